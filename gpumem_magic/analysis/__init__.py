@@ -1,0 +1,1 @@
+"""Pure functions: a Snapshot in, an answer out. No I/O, no clock, no global."""
