@@ -76,7 +76,7 @@ class Kind(enum.IntEnum):
     CONTEXT_CREATE = 80  # context says which
     CONTEXT_DESTROY = 81  # context says which; ends what the context owned
     POOL_CREATE = 82  # address is the pool handle
-    POOL_DESTROY = 83  # address is the pool handle; ends what was allocated from it
+    POOL_DESTROY = 83  # address is the pool handle; what was allocated from it lives on until it is freed
     POOL_TRIM = 84  # address is the pool handle; size is what may stay
     MODULE_LOAD = 85  # address is CUPTI's module id; size is the size of its cubin
     MODULE_UNLOAD = 86  # address is CUPTI's module id

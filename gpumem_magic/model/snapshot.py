@@ -54,6 +54,7 @@ class Cell:
     thread: int = 0
     begin_ns: int = 0
     end_ns: int = 0  # 0 while it runs
+    source_file: str = ""  # file name that the code objects of a notebook cell carry
     error: str = ""  # name of the exception that ended it, "" when none did
     begin_bytes: Mapping[int, int] = dataclasses.field(default_factory=dict)
     end_bytes: Mapping[int, int] = dataclasses.field(default_factory=dict)
@@ -110,6 +111,7 @@ class Snapshot:
     mappings: np.ndarray  # MAPPING_DTYPE
     sites: np.ndarray  # SITE_DTYPE
     meters: np.ndarray  # METER_DTYPE
+    series: np.ndarray  # SERIES_DTYPE: device memory over the whole recording, coarse
     cells: tuple[Cell, ...]
     gaps: tuple[Gap, ...]
     stacks: StackTable

@@ -34,9 +34,12 @@ class Frame:
 def line_of(code: Code, lasti: int) -> int:
     """The source line of the instruction at index ``lasti`` (in code units); 0 when it has none.
 
+    A frame that has not run anything yet has a negative ``lasti`` and is on the first line, as in CPython.
     Source: CPython's ``Objects/locations.md``. Each entry is a byte ``1 cccc lll`` (kind, length - 1) and
     more bytes by kind; a damaged table ends the search instead of failing.
     """
+    if lasti < 0:
+        return max(code.first_line, 0)
     line, position, table = code.first_line, 0, code.line_table
     index = 0
     while index < len(table):
@@ -58,13 +61,17 @@ def line_of(code: Code, lasti: int) -> int:
     return max(code.first_line, 0)
 
 
+_LONGEST_VARINT_BITS = 36  # CPython writes 32-bit integers, 6 bits to the byte
+
+
 def _varint(table: bytes, index: int) -> tuple[int, int]:
     value = shift = 0
     while index < len(table):
         byte = table[index]
         index += 1
-        value |= (byte & 63) << shift
-        shift += 6
+        if shift < _LONGEST_VARINT_BITS:  # what a damaged table adds beyond is read over
+            value |= (byte & 63) << shift
+            shift += 6
         if not byte & 64:
             break
     return value, index
@@ -83,6 +90,7 @@ class StackTable:
         self._nodes = nodes
         self._codes = codes
         self.frames = functools.lru_cache(maxsize=65536)(self._frames)
+        self._frame = functools.lru_cache(maxsize=65536)(self._decode_frame)
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -103,8 +111,7 @@ class StackTable:
             node = parent
         return tuple(frames)
 
-    @functools.lru_cache(maxsize=65536)  # noqa: B019  (lives as long as the table, which is what is wanted)
-    def _frame(self, code_id: int, lasti: int) -> Frame:
+    def _decode_frame(self, code_id: int, lasti: int) -> Frame:
         code = self._codes.get(code_id)
         if code is None:
             return Frame(filename="?", function="?", line=0)

@@ -122,3 +122,16 @@ COUNTERS = (
     "unknown_kinds",
 )
 """Names of the ledger's counters, in the order in which the native core hands them out (u64 each)."""
+
+SERIES_DTYPE = np.dtype(
+    [
+        ("begin_ns", "<u8"),
+        ("min_bytes", "<u8"),
+        ("max_bytes", "<u8"),
+        ("last_bytes", "<u8"),
+        ("device", "u1"),
+        ("reserved", "V7"),
+    ],
+)
+"""Live device bytes over the whole recording in at most 2048 buckets per device, extremes kept."""
+assert SERIES_DTYPE.itemsize == 40, "the native core writes buckets of 40 bytes"

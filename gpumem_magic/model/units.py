@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import decimal
 import re
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_FACTORS = {
+_FACTORS: dict[str, int] = {
     "": 1,
     "b": 1,
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgtp", 1)},
     **{prefix: 1024**power for power, prefix in enumerate("kmgtp", 1)},
     **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgtp", 1)},
 }
-_SIZE = re.compile(r"\s*([+-]?(?:\d+(?:[_,]\d+)*(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_DIGITS = r"\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*"  # a comma groups thousands: "1,5 GiB" is refused, not read as 15
+_SIZE = re.compile(rf"\s*([+-]?(?:(?:{_DIGITS})(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_EXACT = decimal.Context(prec=40, traps=[])  # every size below 2**63 exactly; our own, as users change theirs
 
 
 def parse_size(text: str | int) -> int:
     """Bytes from ``16GiB``, ``16G`` (1024-based), ``16GB`` (1000-based), ``1.5 MiB``, ``4096``.
 
     Raises:
-        ValueError: the text is no size, is negative, or does not fit 64 bits.
+        ValueError: the text is no size, is negative, or does not fit 63 bits.
     """
-    if isinstance(text, int):
-        number, unit = float(text), ""
-        if text < 0:
-            raise ValueError(_not_a_size(text))
-        return text
-    match = _SIZE.fullmatch(text)
+    match = _SIZE.fullmatch(str(text))
     if match is None or match[2].lower() not in _FACTORS:
         raise ValueError(_not_a_size(text))
-    number, unit = float(match[1].replace(",", "").replace("_", "")), match[2].lower()
-    value = number * _FACTORS[unit]
-    if not 0 <= value < 2**63:
+    number = _EXACT.create_decimal(match[1].replace(",", "").replace("_", ""))
+    value = _EXACT.multiply(number, decimal.Decimal(_FACTORS[match[2].lower()]))
+    if not value.is_finite() or not 0 <= value <= 2**63 - 1:
         raise ValueError(_not_a_size(text))
     return round(value)
 
@@ -48,13 +46,13 @@ def format_size(size: float, *, signed: bool = False) -> str:
     sign = "-" if size < 0 else "+" if signed and size > 0 else ""
     value = abs(float(size))
     unit = 0
-    # 1023.995 would print as "1024 KiB": go up one unit as soon as rounding gets there.
-    while unit < len(_BINARY) - 1 and value >= (1023.5 if unit == 0 else 1023.95):
+    # 1023.7 would print as "1024 KiB": go up one unit as soon as rounding gets there.
+    while unit < len(_BINARY) - 1 and value >= 1023.5:
         value /= 1024
         unit += 1
     if unit == 0:
-        return f"{sign}{value:.0f} B"
-    decimals = 2 if value < 9.995 else 1 if value < 999.5 else 0
+        return f"{sign if round(value) else ''}{value:.0f} B"
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{sign}{value:.{decimals}f} {_BINARY[unit]}"
 
 

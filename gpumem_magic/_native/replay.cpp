@@ -1,0 +1,124 @@
+#include "replay.h"
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "crc32.h"
+#include "fold.h"
+#include "segment.h"
+
+namespace gpumem {
+namespace {
+
+struct CloseFile {
+  void operator()(FILE* file) const { fclose(file); }
+};
+
+class Reader {
+ public:
+  Reader(Replay& result, Ledger& ledger, Series& series) : result_(result), ledger_(ledger), series_(series) {}
+
+  void read(const std::string& path);
+
+ private:
+  static constexpr size_t kBatch = 1 << 14;
+
+  void warn(const std::string& path, const std::string& what) {
+    result_.warnings.push_back(path.substr(path.rfind('/') + 1) + ": " + what + ".");
+  }
+  void apply(uint64_t index, Event& event);
+
+  Replay& result_;
+  Ledger& ledger_;
+  Series& series_;
+  std::vector<Event> batch_{kBatch};
+};
+
+void Reader::apply(uint64_t index, Event& event) {
+  if (index < ledger_.next_serial()) return;  // folded already
+  ledger_.apply(event);
+  note_level(ledger_, series_, event);
+  result_.last_ns = event.time_ns;
+}
+
+void Reader::read(const std::string& path) {
+  const std::unique_ptr<FILE, CloseFile> file(fopen(path.c_str(), "rbe"));
+  if (file == nullptr) {
+    warn(path, "it cannot be opened");
+    return;
+  }
+  alignas(SegmentHeader) unsigned char bytes[kHeaderSize];
+  if (fread(bytes, 1, kHeaderSize, file.get()) != kHeaderSize) {
+    warn(path, "it is cut short within its header");
+    return;
+  }
+  std::string why;
+  if (!check_header(bytes, kEventMagic, sizeof(Event), why)) {
+    warn(path, why + "; its events are left out");
+    return;
+  }
+  const auto* header = reinterpret_cast<const SegmentHeader*>(bytes);
+  const uint64_t committed = header->committed.load();
+  const uint64_t promised = std::min(committed, header->capacity);
+  if (committed > header->capacity) warn(path, "it claims more events than it has room for");
+  if (header->first > ledger_.next_serial()) {
+    warn(path, "the " + std::to_string(header->first - ledger_.next_serial()) + " events before it are missing");
+    ledger_.skip_to(header->first);
+  }
+  uint64_t done = 0;
+  uint32_t crc = 0;
+  while (done < promised) {
+    const size_t want = std::min<uint64_t>(kBatch, promised - done);
+    const size_t got = fread(batch_.data(), sizeof(Event), want, file.get());
+    crc = crc32(batch_.data(), got * sizeof(Event), crc);
+    for (size_t i = 0; i < got; ++i) apply(header->first + done + i, batch_[i]);
+    done += got;
+    if (got < want) {
+      warn(path, "it is cut short: " + std::to_string(promised - done) + " of its events are missing");
+      break;
+    }
+  }
+  if (header->sealed == 1 && done == committed && crc != header->checksum) {
+    warn(path, "its checksum does not match: some of its events are damaged");
+  }
+  result_.segments.push_back({path, header->first, done});
+}
+
+}  // namespace
+
+Replay replay_recording(const std::vector<std::string>& paths, const std::string& fold) {
+  Replay result;
+  Ledger ledger;
+  Series series;
+  if (!fold.empty()) {
+    std::vector<SeriesRow> rows;
+    std::string why;
+    if (read_fold_file(fold, result.tables, rows, why)) {
+      ledger.restore(result.tables);
+      series.restore(rows);
+    } else {
+      result.warnings.push_back("fold.bin: " + why + "; what happened before the first kept event is unknown.");
+    }
+    result.tables = Ledger::Tables{};
+  }
+  Reader reader(result, ledger, series);
+  for (const std::string& path : paths) reader.read(path);
+  ledger.copy(result.tables);
+  result.series = series.rows();
+  return result;
+}
+
+Ledger::Tables replay_events(const void* events, size_t count) {
+  Ledger ledger;
+  for (size_t i = 0; i < count; ++i) {
+    Event event;
+    std::memcpy(&event, static_cast<const char*>(events) + i * sizeof event, sizeof event);
+    ledger.apply(event);
+  }
+  Ledger::Tables tables;
+  ledger.copy(tables);
+  return tables;
+}
+
+}  // namespace gpumem

@@ -1,0 +1,1 @@
+"""Sources of facts: the live tracker, recordings on disk, samples, and who shares the GPU with us."""

@@ -1,0 +1,44 @@
+"""Events of a recording, mapped from its segments when they are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumem_magic.model.events import EVENT_DTYPE
+
+HEADER_BYTES = 4096
+
+
+class SegmentedEventLog:
+    """Events in the files that made up the recording when the log was taken. Safe on any thread.
+
+    The files are opened here, so that a segment which the recorder gives up later can still be read.
+    """
+
+    def __init__(self, segments: list[tuple[str, int, int]]) -> None:
+        """``segments``: (path, index of the first event, number of events), oldest first."""
+        self.first_index = segments[0][1] if segments else 0
+        self._parts: list[np.ndarray] = []
+        self._length = 0
+        for path, first, count in segments:
+            self._length = first + count
+            if count > 0:
+                self._parts.append(_map(path, count))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def between(self, begin_ns: int, end_ns: int) -> np.ndarray:
+        """A copy of the events with ``begin_ns <= time_ns <= end_ns``. Times never run backwards in a recording."""
+        chosen = []
+        for part in self._parts:
+            times = part["time_ns"]
+            begin = int(np.searchsorted(times, np.uint64(max(begin_ns, 0)), side="left"))
+            end = int(np.searchsorted(times, np.uint64(max(end_ns, 0)), side="right"))
+            if end > begin:
+                chosen.append(np.array(part[begin:end]))
+        return np.concatenate(chosen) if chosen else np.empty(0, EVENT_DTYPE)
+
+
+def _map(path: str, count: int) -> np.ndarray:
+    return np.memmap(path, dtype=EVENT_DTYPE, mode="r", offset=HEADER_BYTES, shape=(count,))

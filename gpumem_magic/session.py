@@ -1,0 +1,355 @@
+"""One recording and everything that feeds it: tracker, cells, threads, profilers, files.
+
+A Session is the only place that knows which of these are on. Its methods may be called from any thread; they hold
+one lock, which no callback of the driver ever takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from gpumem_magic import _core, simulator
+from gpumem_magic.analysis.cell_report import CellReport, cell_report
+from gpumem_magic.capture import driver, recording, tracker
+from gpumem_magic.capture.assemble import snapshot_from_tables
+from gpumem_magic.capture.event_log import SegmentedEventLog
+from gpumem_magic.capture.profilers import ProfilerCourtesy
+from gpumem_magic.capture.records import RecordTable
+from gpumem_magic.capture.sampling import Sampler
+from gpumem_magic.capture.threads import ThreadAttribution
+from gpumem_magic.model.events import Kind
+from gpumem_magic.model.snapshot import Process
+from gpumem_magic.model.stacks import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpumem_magic.model.snapshot import Device, Snapshot
+
+DEFAULT_BUDGET_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the tracker does right now, for people and for tests."""
+
+    state: str  # "on", "paused", "yielded", "degraded", "no GPU" or "off"
+    reason: str = ""  # why it is not simply "on"; "" when it is
+    library: str = ""  # the CUPTI in use
+    slot_holder: str = ""  # who holds CUPTI when it is not us
+    simulated: bool = False
+    driver: str = ""
+    devices: tuple[Device, ...] = ()
+    recording: str = ""  # directory, or "memory"
+    warnings: tuple[str, ...] = ()
+    events: int = 0
+    gaps: int = 0
+    stacks: str = ""  # "" when stacks are taken, else why not
+    overhead_s: float = 0.0  # time spent in callbacks so far, estimated from one in 64
+    profiler_courtesy: tuple[str, ...] = ()  # profilers that CUPTI will be lent to
+
+
+class Session:
+    """Starts and stops tracking, and hands out Snapshots."""
+
+    def __init__(self, *, depth: int = tracker.DEFAULT_DEPTH, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        self._lock = threading.RLock()
+        self._depth = depth
+        self._budget_bytes = budget_bytes
+        self._state = "off"
+        self._reason = ""
+        self._attachment = tracker.Attachment(attached=False)
+        self._stacks_problem = ""
+        self._directory: pathlib.Path | None = None
+        self._recording_problem = ""
+        self._records = RecordTable()
+        self._records_read = 0
+        self._threads = ThreadAttribution()
+        self._profilers = ProfilerCourtesy(self)
+        self._sampler: Sampler | None = None
+        self._process = Process(host="", pid=0)
+        self._devices: tuple[Device, ...] = ()
+        self._gap_open = False
+
+    # ---- starting and stopping ----
+
+    def start(self) -> Status:
+        """Begin a new recording and watch every allocation from now on. Does nothing when it is on already."""
+        with self._lock:
+            if self._state != "off":
+                return self.status()
+            self._begin_recording()
+            self._stacks_problem = tracker.start_stacks(self._depth) or self._check_stacks()
+            self._threads.install()
+            self._profilers.install()
+            self._attach()
+            self._describe()
+            return self.status()
+
+    def stop(self) -> None:
+        """Undo ``start``: no subscription, thread, patch or open file of ours is left. The recording stays on disk."""
+        with self._lock:
+            if self._state == "off":
+                return
+            self._profilers.remove()
+            self._threads.remove()
+            self._stop_sampling()
+            _core.turn(False)
+            _core.unsubscribe()
+            _core.unwatch_code()
+            self._state = "off"
+            self._describe(ended=True)
+            _core.end_recording()
+
+    def pause(self, reason: str = "paused by the user") -> None:
+        """Stop recording events, but keep the subscription and the recording. Marks a gap."""
+        with self._lock:
+            if self._state != "on":
+                return
+            self._open_gap(reason)
+            _core.turn(False)
+            self._state, self._reason = "paused", reason
+
+    def resume(self) -> Status:
+        """Record again after ``pause``, ``yield_slot`` or a lost subscription; checks the live set with the driver."""
+        with self._lock:
+            if self._state in ("paused", "yielded", "degraded", "no GPU"):
+                self._attach()
+                self._describe()
+            return self.status()
+
+    def yield_slot(self, to: str) -> bool:
+        """Give CUPTI to another profiler. True when there was something to give. Marks a gap."""
+        with self._lock:
+            if self._state != "on" or _core.health()["multiple"]:
+                return False
+            self._open_gap(f"CUPTI was lent to {to}")
+            _core.unsubscribe()
+            self._state, self._reason = "yielded", f"CUPTI is lent to {to}"
+            return True
+
+    def check(self) -> bool:
+        """Heartbeat: True when calls are seen. A lost subscription is taken up again where that is possible."""
+        with self._lock:
+            if self._state == "yielded":
+                self._attach()
+                return self._state == "on"
+            if self._state != "on":
+                return False
+            if _core.heartbeat():
+                return True
+            self._open_gap("the CUPTI subscription was lost: another tool reset CUPTI")
+            _core.unsubscribe()
+            self._attach()
+            return self._state == "on"
+
+    def _attach(self) -> None:
+        previous = self._state
+        self._attachment = tracker.attach()
+        if self._attachment.attached:
+            self._stop_sampling()
+            self._state, self._reason = "on", ""
+            _core.turn(True)
+            if self._gap_open:
+                self._close_gap()
+            return
+        if self._attachment.busy and previous == "yielded":
+            return
+        present = driver.is_driver_present() and self._devices_now()
+        self._state = "degraded" if present else "no GPU"
+        self._reason = self._attachment.reason
+        if present:
+            self._start_sampling()
+
+    def _open_gap(self, reason: str) -> None:
+        if self._gap_open:
+            return
+        _core.mark(Kind.GAP_BEGIN)
+        _core.note(json.dumps({"gap": "begin", "reason": reason}))
+        self._gap_open = True
+
+    def _close_gap(self) -> None:
+        _core.mark(Kind.GAP_END)
+        absent = _core.reconcile()
+        _core.note(json.dumps({"gap": "end", "absent": absent}))
+        self._gap_open = False
+
+    def _start_sampling(self) -> None:
+        if self._sampler is None:
+            self._sampler = Sampler()
+            self._sampler.start()
+
+    def _stop_sampling(self) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._sampler = None
+
+    def _begin_recording(self) -> None:
+        self._records, self._records_read = RecordTable(), 0
+        self._directory, self._recording_problem = None, ""
+        self._gap_open = False
+        try:
+            self._directory = recording.create_directory()
+        except recording.RecordingError as error:
+            self._recording_problem = f"{error} Recording goes on in memory."
+        _core.begin_recording(str(self._directory or ""), self._budget_bytes)
+        # What earlier recordings of this process interned is in the log from its beginning: ids stay valid.
+
+    def _check_stacks(self) -> str:
+        """Compare a native walk of this thread with what Python says. Returns "" when they agree."""
+        expected = []
+        # The walk sees this function at its own call; take Python's frames in the same expression.
+        stack, frame = _core.current_stack(), sys._getframe()  # noqa: SLF001
+        while frame is not None:
+            expected.append((frame.f_code.co_filename, frame.f_code.co_qualname))
+            frame = frame.f_back  # type: ignore[assignment]
+        self._read_records()
+        walked = [(each.filename, each.function) for each in self._records.stacks().frames(stack)]
+        if walked and walked == expected[: len(walked)] and len(walked) == min(len(expected), self._depth):
+            return ""
+        _core.configure(self._depth, False)
+        return "Python stacks are off: a trial walk disagreed with the interpreter, whose frames must have changed."
+
+    # ---- describing ----
+
+    def _devices_now(self) -> tuple[Device, ...]:
+        if not self._devices and driver.is_driver_present():
+            self._devices = driver.devices()
+        return self._devices
+
+    def _describe(self, *, ended: bool = False) -> None:
+        watching = self._state not in ("off", "no GPU") or ended
+        if watching:
+            self._devices_now()
+        if not self._process.pid or self._process.pid != os.getpid():
+            self._process = _this_process()
+        self._process = dataclasses.replace(
+            self._process,
+            driver=self._process.driver or (driver.driver_version() if self._devices else ""),
+            simulated=simulator.is_active(),
+            degraded=self._reason if self._state == "degraded" else "",
+        )
+        if self._directory is not None:
+            try:
+                recording.write_session(self._directory, self._process, self._devices, ended=ended)
+            except recording.RecordingError as error:
+                self._recording_problem = f"{error} Recording goes on."
+
+    def status(self) -> Status:
+        """Where things stand. Cheap; asks nobody outside this process."""
+        with self._lock:
+            health = _core.health()
+            sampled = max(health["sampled"], 1)
+            return Status(
+                state=self._state,
+                reason=self._reason,
+                library=self._attachment.library,
+                slot_holder=tracker.slot_holder() if self._state == "yielded" or self._attachment.busy else "",
+                simulated=simulator.is_active(),
+                driver=self._process.driver,
+                devices=self._devices,
+                recording=str(self._directory) if self._directory else "memory",
+                warnings=self._warnings(health),
+                events=health["events"] if self._state != "off" else 0,
+                gaps=sum(1 for note in self._notes() if note.text.get("gap") == "begin"),
+                stacks=self._stacks_problem,
+                overhead_s=health["sampled_ns"] / sampled * health["callbacks"] / 1e9,
+                profiler_courtesy=self._profilers.patched,
+            )
+
+    def _warnings(self, health: dict[str, Any]) -> tuple[str, ...]:
+        warnings = [self._recording_problem] if self._recording_problem else []
+        code = health["journal_error"] or health["record_error"]
+        if code and self._directory:
+            warnings.append(
+                f"The recording cannot be written any further ({os.strerror(code)}). "
+                "What was recorded stays readable; recording goes on in memory. Free some space and load again.",
+            )
+        if health["lost_events"]:
+            warnings.append(f"{health['lost_events']} events found no room, on disk or in memory, and are lost.")
+        return tuple(warnings)
+
+    def _notes(self) -> list[Any]:
+        self._read_records()
+        return self._records.notes
+
+    # ---- cells ----
+
+    def begin_cell(self, parent: int = 0, *, foreground: bool = True, **description: Any) -> int:
+        """Open a span on this thread. ``description``: the fields of ``model.snapshot.Cell`` that say what it is."""
+        return int(_core.begin_span(parent, json.dumps(description), foreground))
+
+    def end_cell(self, cell: int, parent: int = 0, *, foreground: bool = True, **description: Any) -> None:
+        """Close a span that this thread opened; ``description`` replaces the one given at the begin."""
+        _core.end_span(cell, parent, json.dumps(description), foreground)
+
+    # ---- reading ----
+
+    def snapshot(self, name: str = "") -> Snapshot:
+        """Everything the recording knows at this moment, frozen.
+
+        Raises:
+            RuntimeError: tracking is off.
+        """
+        with self._lock:
+            if self._state == "off":
+                raise RuntimeError("Nothing is being recorded. Run `%load_ext gpumem_magic` or gpumem_magic.start().")
+            tables = _core.snapshot()
+            self._read_records()
+            return snapshot_from_tables(
+                tables,
+                self._records,
+                SegmentedEventLog(_recount(_core.segments(), tables)),
+                name=name or time.strftime("%H:%M:%S"),
+                process=self._process,
+                devices=self._devices,
+                warnings=self._warnings(_core.health()),
+            )
+
+    def report(self, cell: int, **options: Any) -> CellReport:
+        """What span ``cell`` did; options as for ``analysis.cell_report.cell_report``."""
+        return cell_report(self.snapshot(), cell, **options)
+
+    def _read_records(self) -> None:
+        data = _core.read_records(self._records_read)
+        self._records_read += len(data)
+        problem = self._records.feed(data)
+        if problem:
+            raise AssertionError(f"the live record log is damaged: {problem}")
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @property
+    def directory(self) -> pathlib.Path | None:
+        """Where the recording is; None while it is kept in memory."""
+        return self._directory
+
+
+def _recount(segments: list[tuple[str, int, int]], tables: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Cut the segment list to the events that the tables know: others may have come since."""
+    known = int.from_bytes(tables["counters"][:8], "little")
+    return [(path, first, min(count, known - first)) for path, first, count in segments if first < known]
+
+
+def _this_process() -> Process:
+    rank = os.environ.get("RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "-1"))
+    return Process(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        rank=int(rank) if rank.lstrip("-").isdigit() else -1,
+        started_unix_ns=time.time_ns(),
+        started_ns=time.monotonic_ns(),
+        python=platform.python_version(),
+    )

@@ -1,0 +1,74 @@
+/* The context that a device shares among all that ask for it, counted. */
+#include "callbacks.h"
+#include "context.h"
+#include "entry.h"
+#include "lock.h"
+
+DRIVER_API(386, cuDevicePrimaryCtxRetain, CUcontext *, pctx, CUdevice, dev) {
+  struct gsim_device *device = gsim_device_at(dev);
+  if (!device) return CUDA_ERROR_INVALID_DEVICE;
+  if (!pctx) return CUDA_ERROR_INVALID_VALUE;
+  CUresult result = CUDA_SUCCESS;
+  gsim_lock();
+  bool fresh = device->primary_references == 0;
+  if (fresh) result = gsim_context_start(device, device->primary_flags, &device->primary);
+  if (result == CUDA_SUCCESS) {
+    device->primary->is_primary = true;
+    device->primary_references++;
+    *pctx = device->primary;
+  }
+  gsim_unlock();
+  if (fresh && result == CUDA_SUCCESS)
+    gsim_dispatch_resource(CUPTI_CONTEXT_CREATED, *pctx, NULL, NULL);
+  return result;
+}
+
+/* Lets go of one reference, or of all; the last one destroys the context. */
+static CUresult release(CUdevice dev, bool all) {
+  struct gsim_device *device = gsim_device_at(dev);
+  if (!device) return CUDA_ERROR_INVALID_DEVICE;
+  CUcontext last = NULL;
+  gsim_lock();
+  unsigned references = device->primary_references;
+  if (references > 0) device->primary_references = all ? 0 : references - 1;
+  if (references > 0 && device->primary_references == 0) last = device->primary;
+  if (last) last->life = GSIM_DYING;
+  gsim_unlock();
+  if (last) gsim_context_finish(last);
+  return references > 0 || all ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+}
+
+DRIVER_API(387, cuDevicePrimaryCtxRelease, CUdevice, dev) { return release(dev, false); }
+DRIVER_API(544, cuDevicePrimaryCtxRelease_v2, CUdevice, dev) { return release(dev, false); }
+DRIVER_API(389, cuDevicePrimaryCtxReset, CUdevice, dev) { return release(dev, true); }
+DRIVER_API(545, cuDevicePrimaryCtxReset_v2, CUdevice, dev) { return release(dev, true); }
+
+static CUresult set_flags(CUdevice dev, unsigned flags) {
+  struct gsim_device *device = gsim_device_at(dev);
+  if (!device) return CUDA_ERROR_INVALID_DEVICE;
+  gsim_lock();
+  device->primary_flags = flags;
+  if (device->primary_references > 0) device->primary->flags = flags;
+  gsim_unlock();
+  return CUDA_SUCCESS;
+}
+
+DRIVER_API(388, cuDevicePrimaryCtxSetFlags, CUdevice, dev, unsigned int, flags) {
+  return set_flags(dev, flags);
+}
+
+DRIVER_API(546, cuDevicePrimaryCtxSetFlags_v2, CUdevice, dev, unsigned int, flags) {
+  return set_flags(dev, flags);
+}
+
+DRIVER_API(392, cuDevicePrimaryCtxGetState, CUdevice, dev, unsigned int *, flags, int *,
+           active) {
+  struct gsim_device *device = gsim_device_at(dev);
+  if (!device) return CUDA_ERROR_INVALID_DEVICE;
+  if (!flags || !active) return CUDA_ERROR_INVALID_VALUE;
+  gsim_lock();
+  *flags = device->primary_flags;
+  *active = device->primary_references > 0;
+  gsim_unlock();
+  return CUDA_SUCCESS;
+}

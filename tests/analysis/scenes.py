@@ -1,0 +1,92 @@
+"""Recordings that several tests look at."""
+
+from __future__ import annotations
+
+from gpumem_magic.model.events import EventFlag, Kind
+from tests.analysis.build import CUBLAS, GIB, IPYTHON, LINEAR, MIB, Recording, notebook
+
+
+def training(*, simulated: bool = False, degraded: str = "") -> tuple[Recording, int]:
+    """A cell that builds a model, steps eight times and keeps the model; returns the recording and the cell's id."""
+    recording = Recording(simulated=simulated, degraded=degraded)
+    recording.alloc(96 * MIB, ("/home/ada/prepare.py", "load", 4))
+    with recording.cell(7, "model, losses = train(steps=8)", cell_id="a1b2") as cell:
+        _model(recording)
+        recording.wait(0.2)
+        recording.alloc(32 * MIB, LINEAR, notebook(77, 3), IPYTHON, library=CUBLAS)
+        for step in range(8):
+            _step(recording, step)
+        recording.alloc(64 * MIB, ("/home/ada/project/loader.py", "Loader.pin", 88), kind=Kind.ALLOC_HOST)
+        recording.alloc(4 * MIB, library="/usr/lib/x86_64-linux-gnu/libnccl.so.2", flags=EventFlag.BACKGROUND)
+    return recording, cell
+
+
+def _model(recording: Recording) -> None:
+    where = ("/home/ada/project/model.py", "Net.__init__", 31)
+    for _ in range(12):
+        recording.wait(0.01)
+        recording.alloc(40 * MIB, where, notebook(77, 1), IPYTHON)
+
+
+def _step(recording: Recording, step: int) -> None:
+    frames = (("/home/ada/project/train.py", "step", 12), notebook(77, 3), IPYTHON)
+    held = []
+    for _ in range(6):
+        recording.wait(0.03)
+        held.append(recording.alloc((120 + 10 * step) * MIB, *frames))
+    recording.wait(0.05)
+    for address in held:
+        recording.wait(0.005)
+        recording.free(address)
+
+
+def two_devices() -> tuple[Recording, int]:
+    """A cell that fills one device and a little of another."""
+    recording = Recording(("NVIDIA H200", "141GiB"), ("NVIDIA H200", "141GiB"))
+    with recording.cell(3, "pipeline.run(batch)") as cell:
+        where = ("/home/ada/project/pipeline.py", "Stage.run", 55)
+        first = recording.alloc(90 * GIB, where, notebook(30, 1), device=0)
+        recording.wait(0.5)
+        recording.alloc(2 * GIB, where, notebook(30, 1), device=1)
+        with recording.cell(None, label="backward"):
+            recording.wait(0.2)
+            second = recording.alloc(30 * GIB, where, notebook(30, 2), device=0)
+            recording.wait(0.3)
+        recording.free(second)
+        recording.free(first)
+        recording.wait(0.2)
+    return recording, cell
+
+
+def out_of_memory() -> tuple[Recording, int]:
+    """A cell that dies of a failed allocation, after a gap."""
+    recording = Recording(("NVIDIA L4", "22GiB"))
+    with recording.cell(12, "out = model(big)", error="OutOfMemoryError") as cell:
+        recording.alloc(9 * GIB, LINEAR, notebook(99, 1, "forward"), notebook(99, 8))
+        recording.wait(1.5)
+        recording.gap(0.25, "torch.profiler took over CUPTI")
+        recording.fail(16 * GIB, LINEAR, notebook(99, 1, "forward"), notebook(99, 8))
+        recording.wait(0.1)
+    return recording, cell
+
+
+def series() -> Recording:
+    """Three runs of a leaking cell, a nested block, a quiet cell and a running one's beginnings."""
+    recording = Recording(started_unix_ns=1_760_000_000_000_000_000)
+    with recording.cell(1, "import torch", cell_id="c1"):
+        recording.wait(1.2)
+    for run in range(3):
+        with recording.cell(2 + run, "history.append(step())", cell_id="c2"):
+            recording.alloc(256 * MIB, notebook(20, 1))
+            recording.wait(0.3)
+            with recording.cell(None, label="forward"):
+                scratch = recording.alloc(
+                    (512 + run) * MIB, ("/home/ada/project/train.py", "step", 12), notebook(20, 1)
+                )
+                recording.wait(0.4)
+                recording.free(scratch)
+    with recording.cell(5, "evaluate()", cell_id="c3", error="KeyboardInterrupt"):
+        recording.wait(2.0)
+        recording.alloc(1 * MIB, notebook(21, 1))
+    recording.alloc(8 * MIB, ("/home/ada/project/daemon.py", "poll", 3))
+    return recording

@@ -1,0 +1,121 @@
+"""Text as a reader sees it, in golden files, and the building blocks by themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from gpumem_magic.analysis.cell_report import cell_report
+from gpumem_magic.analysis.cell_table import cell_table
+from gpumem_magic.analysis.recording_report import recording_report
+from gpumem_magic.analysis.timelines import Timeline
+from gpumem_magic.views.cell_report import cell_report_text
+from gpumem_magic.views.cell_table import cell_table_text
+from gpumem_magic.views.recording_report import recording_report_text
+from gpumem_magic.views.status import status_text
+from gpumem_magic.views.text import Column, bar, shortened, sparkline, table, text_width, without_middle
+from tests.analysis import scenes
+from tests.analysis.build import Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+SCENES = {
+    "training": scenes.training,
+    "two_devices": scenes.two_devices,
+    "out_of_memory": scenes.out_of_memory,
+    "simulated": lambda: scenes.training(simulated=True, degraded="CUPTI is held by Nsight Systems"),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("width", [80, 120])
+def test_cell_report(golden: Callable[[str, str], None], scene: str, width: int) -> None:
+    recording, cell = SCENES[scene]()
+    golden(f"cell_{scene}_{width}.txt", cell_report_text(cell_report(recording.snapshot(), cell), width=width))
+
+
+def test_cell_report_of_a_quiet_cell(golden: Callable[[str, str], None]) -> None:
+    recording = Recording()
+    with recording.cell(4, "x = 1") as cell:
+        recording.wait(0.5)
+    golden("cell_quiet.txt", cell_report_text(cell_report(recording.snapshot(), cell), width=80))
+
+
+def test_cell_report_without_events_and_below_the_minimum(golden: Callable[[str, str], None]) -> None:
+    recording, cell = scenes.training()
+    report = cell_report(recording.snapshot(folded=20), cell, minimum_bytes=64 << 20)
+    golden("cell_folded.txt", cell_report_text(report, width=100))
+
+
+def test_cells(golden: Callable[[str, str], None]) -> None:
+    golden("cells.txt", cell_table_text(cell_table(scenes.series().snapshot()), width=100))
+    assert "No cell has run" in cell_table_text(cell_table(Recording().snapshot()))
+
+
+def test_recording(golden: Callable[[str, str], None]) -> None:
+    recording = scenes.series()
+    recording.gap(0.5, "Kineto took over CUPTI")
+    snapshot = recording.snapshot(warnings=("The last segment was cut short: 3 events are missing.",))
+    golden("recording.txt", recording_report_text(recording_report(snapshot), width=100))
+
+
+def test_status(golden: Callable[[str, str], None]) -> None:
+    rows = [
+        ("Tracking", "on, every call", "ok"),
+        ("Device", "NVIDIA H200", ""),
+        ("Gaps", "1, because torch.profiler took over CUPTI while it ran, and gave it back", "warning"),
+        ("Stacks", "off", "error"),
+    ]
+    golden("status.txt", status_text(rows, title="gpumem 0.1.0", next_="%gpumem cells", width=60))
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_lines_keep_to_the_width(scene: str, width: int) -> None:
+    recording, cell = SCENES[scene]()
+    report = cell_report(recording.snapshot(), cell)
+    assert max(map(text_width, cell_report_text(report, width=width).splitlines())) <= width
+
+
+def test_text_cannot_redraw_a_terminal() -> None:
+    recording = Recording(("evil\x1b[2Jcard", None))
+    with recording.cell(1, "x\x1b[31m = 1", error="Err\x07or") as cell:
+        recording.alloc(1, ("/home/ada/\x1b[0mfile.py", "f\n", 1))
+    text = cell_report_text(cell_report(recording.snapshot(), cell))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_table_aligns_wide_characters_and_cuts_what_gives() -> None:
+    columns = [Column(title="Name", gives=True, least=4), Column(title="Size", right=True)]
+    lines = table(columns, [["日本語", "1 B"], ["a very long name", "22 B"]], width=14).splitlines()
+    assert lines == ["Name      Size", "────────  ────", "日本語     1 B", "a very…   22 B"]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [(0, 10, ""), (10, 10, "████"), (5, 10, "██"), (1, 10**9, "▏"), (1, 0, ""), (20, 10, "████")],
+)
+def test_bar(part: float, whole: float, expected: str) -> None:
+    assert bar(part, whole, 4) == expected
+
+
+def test_shortening() -> None:
+    assert shortened("abcdef", 6) == "abcdef"
+    assert shortened("abcdefg", 6) == "abcde…"
+    assert without_middle("In [7]:3 via torch.nn.functional.linear", 21) == "In [7]:3 v…nal.linear"
+
+
+def test_sparkline_shows_a_spike_of_no_width() -> None:
+    line = Timeline(
+        device=0,
+        seconds=np.array([0.0, 4.0, 4.0, 10.0]),
+        live_bytes=np.array([1, 8, 0, 0]),
+        peak_index=1,
+        decimated=False,
+    )
+    assert sparkline(line, 10) == "▂▂▂▂█     "
