@@ -32,8 +32,6 @@ from gpumem_magic.model.snapshot import Process
 from gpumem_magic.model.stacks import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gpumem_magic.model.snapshot import Device, Snapshot
 
 DEFAULT_BUDGET_BYTES = 1 << 30
@@ -64,6 +62,8 @@ class Session:
 
     def __init__(self, *, depth: int = tracker.DEFAULT_DEPTH, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
         self._lock = threading.RLock()
+        self._local = threading.local()
+        self.owner_pid = os.getpid()  # a forked child has to make a session of its own
         self._depth = depth
         self._budget_bytes = budget_bytes
         self._state = "off"
@@ -258,7 +258,7 @@ class Session:
                 simulated=simulator.is_active(),
                 driver=self._process.driver,
                 devices=self._devices,
-                recording=str(self._directory) if self._directory else "memory",
+                recording=str(self._directory) if self._directory else "in memory",
                 warnings=self._warnings(health),
                 events=health["events"] if self._state != "off" else 0,
                 gaps=sum(1 for note in self._notes() if note.text.get("gap") == "begin"),
@@ -283,15 +283,41 @@ class Session:
         self._read_records()
         return self._records.notes
 
-    # ---- cells ----
+    # ---- spans: cell runs and track() blocks ----
 
-    def begin_cell(self, parent: int = 0, *, foreground: bool = True, **description: Any) -> int:
-        """Open a span on this thread. ``description``: the fields of ``model.snapshot.Cell`` that say what it is."""
-        return int(_core.begin_span(parent, json.dumps(description), foreground))
+    def open_span(self, **description: Any) -> int:
+        """Open a span on this thread, inside the one that is open here; returns its id.
 
-    def end_cell(self, cell: int, parent: int = 0, *, foreground: bool = True, **description: Any) -> None:
-        """Close a span that this thread opened; ``description`` replaces the one given at the begin."""
-        _core.end_span(cell, parent, json.dumps(description), foreground)
+        ``description``: fields of ``model.snapshot.Cell`` that say what it is. Spans of the main thread also take
+        what threads without a span of their own allocate.
+        """
+        stack = self._open_spans()
+        parent = stack[-1] if stack else _core.current_span()
+        if not stack:
+            self._local.outer = parent
+        span = int(_core.begin_span(parent, json.dumps(description), _is_main_thread()))
+        stack.append(span)
+        return span
+
+    def close_span(self, span: int, **description: Any) -> None:
+        """Close a span that this thread opened, and those left open inside it. ``description`` replaces the first."""
+        stack = self._open_spans()
+        if span not in stack:
+            return
+        while True:
+            inner = stack.pop()
+            parent = stack[-1] if stack else self._local.outer
+            _core.end_span(inner, parent, json.dumps(description if inner == span else {}), _is_main_thread())
+            if inner == span:
+                break
+        if not stack and not _is_main_thread():
+            _core.adopt_span(parent)  # back to being a thread that somebody's cell started
+
+    def _open_spans(self) -> list[int]:
+        stack: list[int] | None = getattr(self._local, "stack", None)
+        if stack is None:
+            stack = self._local.stack = []
+        return stack
 
     # ---- reading ----
 
@@ -335,6 +361,10 @@ class Session:
     def directory(self) -> pathlib.Path | None:
         """Where the recording is; None while it is kept in memory."""
         return self._directory
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _recount(segments: list[tuple[str, int, int]], tables: dict[str, Any]) -> list[tuple[str, int, int]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gpumem_magic.analysis.allocators import Allocator, allocators
 from gpumem_magic.analysis.cell_report import LAYER_NAMES, SpanMark, device_of, span_marks, still_live
 from gpumem_magic.analysis.cell_table import CellTable, cell_table
@@ -16,6 +14,8 @@ from gpumem_magic.analysis.timelines import Anchors, Stretch, Timeline, coarse_t
 from gpumem_magic.model.events import Layer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gpumem_magic.model.snapshot import Device, Gap, Process, Snapshot
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpumem_magic.model.units import format_count, format_duration, format_size
 from gpumem_magic.views.allocators import allocators_html, allocators_text, stays_html, stays_text
 from gpumem_magic.views.chart import Chart, chart
-from gpumem_magic.views.html import Html, answer, badge, next_steps, note, tag
+from gpumem_magic.views.html import Html, answer, badge, next_steps, note, spaced, tag
 from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.text import WIDTH, one_line, paragraph, side_by_side, sparkline
 
@@ -186,8 +186,7 @@ def cell_report_html(report: CellReport) -> str:
 
 def _head_html(report: CellReport) -> Html:
     cell = report.cell
-    return tag(
-        "div",
+    parts = spaced(
         tag("span", cell.label, class_="gm-label gm-code"),
         tag("span", cell.first_line, class_="gm-source gm-code", title=cell.first_line),
         badge("SIMULATED", "warning", "not a real GPU") if report.process.simulated else None,
@@ -195,8 +194,8 @@ def _head_html(report: CellReport) -> Html:
         badge(cell.error, "error", "the exception that ended the cell") if cell.error else None,
         badge("running", "info") if cell.is_running else None,
         tag("span", format_duration(report.duration_s), class_="gm-meta", title="how long the cell ran"),
-        class_="gm-head",
     )
+    return tag("div", parts, class_="gm-head")
 
 
 def numbers_html(three: Sequence[tuple[str, str, str]]) -> Html:
@@ -224,16 +223,16 @@ def _body_html(report: CellReport, *, devices: bool) -> list[Html]:
 
 def heading(title: str, hint: str = "") -> Html:
     """A heading with a short explanation beside it."""
-    return tag("h3", title, tag("small", hint) if hint else None)
+    return tag("h3", spaced(title, tag("small", hint) if hint else None))
 
 
 def _device_html(change: DeviceChange, report: CellReport) -> Html:
-    caption = tag(
-        "figcaption",
+    facts = spaced(
         tag("b", device_title(change)),
         tag("span", f"{format_size(change.begin_bytes)} → {format_size(change.end_bytes)}"),
         tag("span", f"peak {format_size(change.peak_bytes)}{_share_of_capacity(change)}"),
     )
+    caption = tag("figcaption", facts)
     drawn = cell_chart(change, report)
     if drawn is None:
         return tag("figure", caption)

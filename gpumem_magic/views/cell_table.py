@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpumem_magic.model.units import format_count, format_duration, format_size
-from gpumem_magic.views.html import Html, answer, badge, data_table, joined, measure, next_steps, note, tag
+from gpumem_magic.views.html import Html, answer, badge, data_table, joined, measure, next_steps, note, spaced, tag
 from gpumem_magic.views.text import WIDTH, Column, bar, paragraph, table
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def cell_table_html(cells: CellTable) -> str:
     return answer(
         tag(
             "div",
-            tag("span", "Cells", class_="gm-label"),
-            tag("span", _total(cells), class_="gm-meta"),
+            spaced(tag("span", "Cells", class_="gm-label"), tag("span", _total(cells), class_="gm-meta")),
             class_="gm-head",
         ),
         *(note(text, severity) for text, severity in _notes(cells)),
@@ -208,5 +207,5 @@ def series_html(series: Sequence[CellSeries]) -> Html | None:
         ]
         for each in series
     ]
-    title = tag("h3", "Ran again", tag("small", "does it grow each time?"))
+    title = tag("h3", spaced("Ran again", tag("small", "does it grow each time?")))
     return joined([title, data_table(titles, rows, caption="Cells that ran more than once")])

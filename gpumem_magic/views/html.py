@@ -37,6 +37,11 @@ def joined(children: Iterable[str | None]) -> Html:
     return Html("".join(escaped(child) for child in children if child is not None))
 
 
+def spaced(*children: str | None) -> Html:
+    """Children with a space between them, which also reads well where there is no style sheet."""
+    return joined(_between([child for child in children if child], " "))
+
+
 def escaped(text: str) -> Html:
     """``text`` as markup that shows it; ``Html`` unchanged. Control characters are shown, not sent."""
     if isinstance(text, Html):
@@ -129,7 +134,7 @@ def note(text: str | Html, severity: str = "info") -> Html:
     """A sentence that a reader must not miss. ``severity``: info, warning or error."""
     mark = {"info": "i", "warning": "!", "error": "×"}[severity]
     sign = tag("span", mark, class_="gm-mark", aria_hidden="true")
-    return tag("p", sign, tag("span", text), class_=f"gm-note gm-{severity}")
+    return tag("p", spaced(sign, tag("span", text)), class_=f"gm-note gm-{severity}")
 
 
 def badge(text: str, severity: str = "info", hint: str | None = None) -> Html:
@@ -143,5 +148,5 @@ def next_steps(steps: Sequence[tuple[str, str]]) -> Html:
     return tag("p", "Next: ", joined(_between(items, " · ")), class_="gm-next")
 
 
-def _between(items: Sequence[Html], separator: str) -> list[str]:
+def _between(items: Sequence[str], separator: str) -> list[str]:
     return [part for item in items for part in (separator, item)][1:]

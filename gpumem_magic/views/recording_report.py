@@ -10,7 +10,7 @@ from gpumem_magic.views.allocators import stays_html, stays_text, where_html
 from gpumem_magic.views.cell_report import gap_seconds, heading, numbers_html
 from gpumem_magic.views.cell_table import runs_html, runs_text, series_html, series_text
 from gpumem_magic.views.chart import Chart, chart
-from gpumem_magic.views.html import Html, answer, badge, data_table, joined, next_steps, note, tag
+from gpumem_magic.views.html import Html, answer, badge, data_table, joined, next_steps, note, spaced, tag
 from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.text import WIDTH, Column, one_line, paragraph, side_by_side, sparkline, table
 
@@ -193,20 +193,19 @@ def recording_report_html(report: RecordingReport) -> str:
 
 
 def _head_html(report: RecordingReport) -> Html:
-    return tag(
-        "div",
+    parts = spaced(
         tag("span", "Recording", class_="gm-label"),
         tag("span", report.name, class_="gm-source gm-code"),
         badge("SIMULATED", "warning", "not a real GPU") if report.process.simulated else None,
         badge("DEGRADED", "warning", report.process.degraded) if report.process.degraded else None,
         tag("span", format_duration(report.duration_s), class_="gm-meta", title="from its begin to now, or its end"),
-        class_="gm-head",
     )
+    return tag("div", parts, class_="gm-head")
 
 
 def _device_html(total: DeviceTotal, report: RecordingReport) -> Html:
     name = f"GPU {total.device.ordinal}  {total.device.name}"
-    caption = tag("figcaption", tag("b", name), tag("span", _device_facts(total)))
+    caption = tag("figcaption", spaced(tag("b", name), tag("span", _device_facts(total))))
     drawn = recording_chart(total, report)
     picture = drawn and timeline_svg(drawn, title=f"Live memory of {name}", description=_device_facts(total))
     return tag("figure", caption, picture or None)

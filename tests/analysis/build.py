@@ -125,7 +125,7 @@ class Recording:
     @contextlib.contextmanager
     def cell(
         self, count: int | None, first_line: str = "", *, label: str = "", error: str = "", **fields: object
-    ) -> Iterator[int]:  # noqa: E501
+    ) -> Iterator[int]:
         """A cell run (``count``) or a block (None, with a label)."""
         cell_id = len(self.cells) + 1
         parent = self.open[-1] if self.open else 0

