@@ -135,17 +135,21 @@ uint16_t LibraryTable::id_for(const char* path) {
 
 __attribute__((noinline)) uint16_t CallerCache::find(uint32_t function, LibraryTable& libraries) {
   const void* stack = __builtin_frame_address(0);
-  const size_t hash = (reinterpret_cast<uintptr_t>(stack) >> 4) * 31 + function;
-  Slot& slot = slots_[hash % kSlots];
-  if (slot.stack == stack && slot.function == function && *slot.return_slot == slot.return_address) {
-    return slot.library;
+  const uint64_t key = reinterpret_cast<uintptr_t>(stack) * 31 + function;
+  auto& set = slots_[(key * 0x9E3779B97F4A7C15ull) >> 58];
+  for (const Slot& slot : set) {
+    if (slot.stack == stack && slot.function == function && *slot.return_slot == slot.return_address) {
+      return slot.library;
+    }
   }
   Walk walk;
   walk.libraries = &libraries;
   _Unwind_Backtrace(visit, &walk);
   if (walk.return_address == 0) return 0;
   const uintptr_t* where = return_slot(walk, stack);
-  if (where != nullptr) slot = Slot{stack, function, walk.library, where, walk.return_address};
+  if (where != nullptr) {
+    set[victim_++ % kWays] = Slot{stack, function, walk.library, where, walk.return_address};
+  }
   return walk.library;
 }
 

@@ -46,8 +46,10 @@ class CallerCache {
     const uintptr_t* return_slot;
     uintptr_t return_address;
   };
-  static constexpr size_t kSlots = 64;
-  Slot slots_[kSlots] = {};
+  static constexpr size_t kSets = 64;
+  static constexpr size_t kWays = 4;
+  Slot slots_[kSets][kWays] = {};
+  unsigned victim_ = 0;
 };
 
 // Makes the unwinder load what it loads lazily; otherwise the first driver call would pay for it (about 20 ms).

@@ -122,6 +122,7 @@ void Journal::keep() {
   while (!stop_) {
     if (next_.load() == nullptr && count() > kSegmentEvents / 4) {
       Segment* segment = create_segment();
+      if (segment != nullptr) segment->prefault();
       Segment* none = nullptr;
       if (segment != nullptr && !next_.compare_exchange_strong(none, segment)) delete segment;
     }

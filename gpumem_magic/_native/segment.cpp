@@ -72,6 +72,13 @@ Segment::~Segment() {
   if (fd_ >= 0) close(fd_);
 }
 
+void Segment::prefault() {
+#ifndef MADV_POPULATE_WRITE
+  constexpr int MADV_POPULATE_WRITE = 23;  // Linux 5.14; older kernels refuse it, and the faults come later
+#endif
+  madvise(base_, bytes_ + kHeaderSize, MADV_POPULATE_WRITE);
+}
+
 uint32_t Segment::header_crc() const { return crc32(base_, kCrcCovers); }
 
 void Segment::set_first(uint64_t first) {

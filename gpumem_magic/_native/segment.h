@@ -44,6 +44,8 @@ class Segment {
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
 
+  // Takes the page faults of the first writes now, on a thread that may wait for them.
+  void prefault();
   // Says what the first record's index (or byte offset) is. Before the first commit.
   void set_first(uint64_t first);
 

@@ -32,7 +32,6 @@ struct gsim_allocation {
   CUmemoryPool pool;
   unsigned flags;       /* as given by the caller */
   unsigned access;      /* mappings: what cuMemSetAccess granted */
-  uint64_t offset;      /* mappings: within the physical memory */
   uint64_t resident;    /* managed: bytes on the device */
   bool sync_memops;
 };
@@ -54,6 +53,9 @@ CUresult gsim_allocation_take_pages(enum gsim_memory memory, struct gsim_device 
                                     uint64_t size, struct gsim_allocation **out);
 /* The opposite: unmaps, releases the physical memory and the addresses. */
 void gsim_allocation_give_pages(struct gsim_allocation *allocation);
+
+/* Frees memory of cuMemAlloc: pages of its own, or a part of a slab. */
+void gsim_plain_free(struct gsim_allocation *allocation);
 
 /* Whether all bytes are in one allocation, or in adjoining mappings; makes them
  * readable for the simulator. */

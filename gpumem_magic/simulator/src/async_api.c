@@ -8,6 +8,10 @@
 
 static CUresult allocate(CUmemoryPool pool, CUstream stream, size_t size,
                          CUdeviceptr *address) {
+  if (size == 0) {
+    *address = 0;
+    return CUDA_SUCCESS;
+  }
   if (stream->capture) return gsim_capture_allocate(stream, pool, size, address);
   struct gsim_allocation *allocation;
   CUresult result = gsim_pool_allocate(pool, size, &allocation);
@@ -17,7 +21,7 @@ static CUresult allocate(CUmemoryPool pool, CUstream stream, size_t size,
 
 DRIVER_API_PT(598, cuMemAllocAsync, 599, cuMemAllocAsync_ptsz, CUdeviceptr *, dptr, size_t,
               bytesize, CUstream, hStream) {
-  if (!dptr || bytesize == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!dptr) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUstream stream;
   CUresult result = gsim_stream_resolve(hStream, &stream);
@@ -30,7 +34,7 @@ DRIVER_API_PT(598, cuMemAllocAsync, 599, cuMemAllocAsync_ptsz, CUdeviceptr *, dp
 
 DRIVER_API_PT(611, cuMemAllocFromPoolAsync, 612, cuMemAllocFromPoolAsync_ptsz,
               CUdeviceptr *, dptr, size_t, bytesize, CUmemoryPool, pool, CUstream, hStream) {
-  if (!dptr || bytesize == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!dptr) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUstream stream;
   CUresult result = gsim_stream_resolve(hStream, &stream);
@@ -50,6 +54,11 @@ static CUresult free_on(CUstream stream, CUdeviceptr address) {
     case GSIM_ASYNC:
       gsim_pool_free(allocation);
       return CUDA_SUCCESS;
+    case GSIM_PLAIN:
+      gsim_plain_free(allocation);
+      return CUDA_SUCCESS;
+    case GSIM_MANAGED:
+      return CUDA_ERROR_NOT_SUPPORTED;
     case GSIM_GRAPH_MEMORY:
       gsim_graph_memory_free(allocation);
       return CUDA_SUCCESS;

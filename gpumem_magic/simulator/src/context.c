@@ -4,7 +4,6 @@
 
 #include "callbacks.h"
 #include "lock.h"
-#include "pool.h"
 
 #define STACK_DEPTH 64
 
@@ -62,7 +61,6 @@ void gsim_context_finish(CUcontext context) {
   gsim_dispatch_resource(CUPTI_CONTEXT_DESTROY_STARTING, context, NULL, NULL);
   gsim_lock();
   free_all_owned(context);
-  if (context->is_primary) gsim_pools_reset(context->device);
   gsim_device_give(context->device, GSIM_CONTEXT_BYTES);
   context->life = GSIM_DEAD;
   gsim_unlock();

@@ -50,7 +50,6 @@ DRIVER_API(322, cuCtxDestroy_v2, CUcontext, ctx) {
   return CUDA_SUCCESS;
 }
 
-/* A caller may make current only what lives. */
 static CUresult check(CUcontext context) {
   gsim_lock();
   CUresult result = gsim_check_context(context);
@@ -58,8 +57,15 @@ static CUresult check(CUcontext context) {
   return result;
 }
 
+/* Even a destroyed context may be made current; using it then fails. */
+static CUresult check_handle(CUcontext context) {
+  CUresult result = check(context);
+  return result == CUDA_ERROR_CONTEXT_IS_DESTROYED ? CUDA_SUCCESS : result;
+}
+
 DRIVER_API(323, cuCtxPushCurrent_v2, CUcontext, ctx) {
-  CUresult result = check(ctx);
+  if (!ctx) return CUDA_ERROR_INVALID_VALUE;
+  CUresult result = check_handle(ctx);
   return result == CUDA_SUCCESS ? gsim_push_context(ctx) : result;
 }
 
@@ -71,7 +77,7 @@ DRIVER_API(324, cuCtxPopCurrent_v2, CUcontext *, pctx) {
 }
 
 DRIVER_API(303, cuCtxSetCurrent, CUcontext, ctx) {
-  CUresult result = ctx ? check(ctx) : CUDA_SUCCESS;
+  CUresult result = ctx ? check_handle(ctx) : CUDA_SUCCESS;
   if (result == CUDA_SUCCESS) gsim_set_context(ctx);
   return result;
 }
@@ -83,9 +89,8 @@ DRIVER_API(304, cuCtxGetCurrent, CUcontext *, pctx) {
 }
 
 DRIVER_API(16, cuCtxGetDevice, CUdevice *, device) {
-  CUcontext context;
-  CUresult result = gsim_require_context(&context);
-  if (result != CUDA_SUCCESS) return result;
+  CUcontext context = gsim_current_context(); /* answers for a destroyed one too */
+  if (!context) return CUDA_ERROR_INVALID_CONTEXT;
   if (!device) return CUDA_ERROR_INVALID_VALUE;
   *device = context->device->ordinal;
   return CUDA_SUCCESS;

@@ -27,11 +27,12 @@ typedef struct gsim_module *CUmodule;
 typedef struct gsim_library *CUlibrary;
 typedef struct gsim_function *CUfunction;
 typedef struct gsim_function *CUkernel;
-typedef struct gsim_link *CUlinkState;
 typedef struct gsim_graph *CUgraph;
 typedef struct gsim_graph_node *CUgraphNode;
 typedef struct gsim_graph_exec *CUgraphExec;
 typedef struct gsim_external_memory *CUexternalMemory;
+
+typedef void (*gsim_host_function)(void *data);
 
 typedef enum {
   CUDA_SUCCESS = 0,
@@ -214,7 +215,7 @@ typedef struct {
 } CUDA_MEM_ALLOC_NODE_PARAMS;
 
 typedef struct {
-  void (*fn)(void *);
+  gsim_host_function fn;
   void *userData;
 } CUDA_HOST_NODE_PARAMS;
 

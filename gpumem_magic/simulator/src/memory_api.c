@@ -58,7 +58,7 @@ static CUresult take_plain(CUcontext context, uint64_t size, CUdeviceptr *addres
   return CUDA_SUCCESS;
 }
 
-static void give_plain(struct gsim_allocation *allocation) {
+void gsim_plain_free(struct gsim_allocation *allocation) {
   if (allocation->physical)
     gsim_allocation_give_pages(allocation);
   else
@@ -66,7 +66,7 @@ static void give_plain(struct gsim_allocation *allocation) {
 }
 
 static void destroy_owned(struct gsim_owned *owned) {
-  give_plain(GSIM_CONTAINER(owned, struct gsim_allocation, owned));
+  gsim_plain_free(GSIM_CONTAINER(owned, struct gsim_allocation, owned));
 }
 
 static CUresult allocate(uint64_t size, CUdeviceptr *address) {
@@ -87,7 +87,7 @@ DRIVER_API(243, cuMemAlloc_v2, CUdeviceptr *, dptr, size_t, bytesize) {
 DRIVER_API(244, cuMemAllocPitch_v2, CUdeviceptr *, dptr, size_t *, pPitch, size_t,
            WidthInBytes, size_t, Height, unsigned int, ElementSizeBytes) {
   bool is_element = ElementSizeBytes == 4 || ElementSizeBytes == 8 || ElementSizeBytes == 16;
-  if (!pPitch || !is_element || WidthInBytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!pPitch || !is_element || WidthInBytes == 0 || Height == 0) return CUDA_ERROR_INVALID_VALUE;
   size_t pitch = gsim_round_up(WidthInBytes, PITCH_ALIGNMENT);
   size_t bytes;
   if (pitch < WidthInBytes || __builtin_mul_overflow(pitch, Height, &bytes))
@@ -102,7 +102,7 @@ static CUresult free_allocation(struct gsim_allocation *allocation) {
   struct gsim_device *device = allocation->device;
   switch (allocation->memory) {
     case GSIM_PLAIN:
-      give_plain(allocation);
+      gsim_plain_free(allocation);
       return CUDA_SUCCESS;
     case GSIM_MANAGED:
       gsim_managed_free(allocation);
@@ -123,11 +123,10 @@ static CUresult free_allocation(struct gsim_allocation *allocation) {
 }
 
 DRIVER_API(245, cuMemFree_v2, CUdeviceptr, dptr) {
-  if (dptr == 0) return CUDA_SUCCESS;
   gsim_lock();
   struct gsim_allocation *allocation = gsim_allocation_at(dptr);
   CUresult result = gsim_capture_forbid_unsafe();
-  if (result == CUDA_SUCCESS)
+  if (result == CUDA_SUCCESS && dptr != 0)
     result = allocation ? free_allocation(allocation) : CUDA_ERROR_INVALID_VALUE;
   gsim_unlock();
   return result;

@@ -8,6 +8,7 @@
 
 #include "device.h"
 #include "heap.h"
+#include "share.h"
 
 static int frame_file = -1;
 static uint32_t next_frame = 1;
@@ -78,6 +79,7 @@ static void give_frames(struct gsim_physical *physical) {
 
 void gsim_physical_release(struct gsim_physical *physical) {
   if (--physical->references > 0) return;
+  if (physical->share_id) gsim_share_forget(physical);
   if (physical->frames) give_frames(physical);
   if (physical->device) gsim_device_give(physical->device, physical->size);
   free(physical->frames);

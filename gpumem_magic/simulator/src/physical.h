@@ -20,6 +20,9 @@ struct gsim_physical {
   uint32_t references;
   int file;         /* the memory file of the frames: ours, or another process's */
   uint32_t *frames; /* per page, 0 until touched */
+  uint64_t share_id;                     /* 0 until it is shared */
+  struct gsim_physical *next_shared;     /* see share.h */
+  struct gsim_physical_handle *named_by; /* the VMM handle that names it, if any */
 };
 
 /* OUT_OF_MEMORY when the device has not that much left. The device may be NULL. */

@@ -26,6 +26,7 @@ CUmemoryPool gsim_pool_new(const CUmemPoolProps *props) {
 
 /* The backing of a pool's chunk is the page range it was cut from. */
 static CUresult add_chunk(CUmemoryPool pool, uint64_t size) {
+  if (size == 0) return CUDA_ERROR_OUT_OF_MEMORY; /* rounding up overflowed */
   if (pool->max_size && pool->heap.reserved + size > pool->max_size)
     return CUDA_ERROR_OUT_OF_MEMORY;
   struct gsim_physical *physical;
@@ -42,14 +43,6 @@ static CUresult add_chunk(CUmemoryPool pool, uint64_t size) {
   chunk->physical = physical;
   if (pool->heap.reserved > pool->reserved_high) pool->reserved_high = pool->heap.reserved;
   return CUDA_SUCCESS;
-}
-
-/* Near the device's capacity a pool makes do with what the request needs. */
-static CUresult grow(CUmemoryPool pool, uint64_t size) {
-  CUresult result = add_chunk(pool, gsim_round_up(size, GSIM_POOL_GROWTH));
-  if (result == CUDA_ERROR_OUT_OF_MEMORY)
-    result = add_chunk(pool, gsim_round_up(size, GSIM_PAGE));
-  return result;
 }
 
 static void drop_chunk(CUmemoryPool pool, struct gsim_chunk *chunk) {
@@ -73,11 +66,12 @@ CUresult gsim_pool_allocate(CUmemoryPool pool, uint64_t size,
                             struct gsim_allocation **out) {
   struct gsim_extent *extent = gsim_heap_take(&pool->heap, size);
   if (!extent) {
-    CUresult result = grow(pool, size);
+    CUresult result = add_chunk(pool, gsim_round_up(size, GSIM_POOL_GROWTH));
     if (result != CUDA_SUCCESS) return result;
     extent = gsim_heap_take(&pool->heap, size);
   }
-  if (pool->heap.used > pool->used_high) pool->used_high = pool->heap.used;
+  pool->used += size;
+  if (pool->used > pool->used_high) pool->used_high = pool->used;
   *out = gsim_allocation_new(GSIM_ASYNC, extent->start, size, pool->device);
   (*out)->extent = extent;
   (*out)->pool = pool;
@@ -100,6 +94,7 @@ static void bury_if_empty(CUmemoryPool pool) {
 
 void gsim_pool_free(struct gsim_allocation *allocation) {
   CUmemoryPool pool = allocation->pool;
+  pool->used -= allocation->range.size;
   gsim_heap_give(&pool->heap, allocation->extent);
   gsim_allocation_forget(allocation);
   bury_if_empty(pool);

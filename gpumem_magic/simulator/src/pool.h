@@ -23,6 +23,7 @@ struct gsim_pool {
   uint64_t max_size;        /* 0: the device's capacity */
   uint64_t release_threshold;
   uint64_t reserved_high;
+  uint64_t used; /* as asked for, which is what the attribute counts */
   uint64_t used_high;
   int reuse_policy[3];      /* kept and answered; streams need none of it */
   uint32_t read_only_from;  /* devices granted read, one bit each */
@@ -40,7 +41,7 @@ void gsim_pool_free(struct gsim_allocation *allocation);
 void gsim_pool_trim(CUmemoryPool pool, uint64_t keep);
 
 /* Of every pool on the device: down to its threshold; to nothing; everything
- * freed, live allocations too (the primary context was destroyed). */
+ * freed, live allocations too (the device was reset). */
 void gsim_pools_synchronize(struct gsim_device *device);
 void gsim_pools_trim(struct gsim_device *device);
 void gsim_pools_reset(struct gsim_device *device);

@@ -74,7 +74,7 @@ static CUresult set_attribute(CUmemoryPool pool, int attribute, const void *valu
   else if (attribute == POOL_RESERVED_HIGH && wanted == 0)
     pool->reserved_high = pool->heap.reserved;
   else if (attribute == POOL_USED_HIGH && wanted == 0)
-    pool->used_high = pool->heap.used;
+    pool->used_high = pool->used;
   else
     return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
@@ -94,7 +94,7 @@ static CUresult get_attribute(CUmemoryPool pool, int attribute, void *value) {
       *bytes = pool->reserved_high;
       return CUDA_SUCCESS;
     case POOL_USED_CURRENT:
-      *bytes = pool->heap.used;
+      *bytes = pool->used;
       return CUDA_SUCCESS;
     case POOL_USED_HIGH:
       *bytes = pool->used_high;

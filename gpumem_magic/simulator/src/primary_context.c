@@ -3,6 +3,7 @@
 #include "context.h"
 #include "entry.h"
 #include "lock.h"
+#include "pool.h"
 
 DRIVER_API(386, cuDevicePrimaryCtxRetain, CUcontext *, pctx, CUdevice, dev) {
   struct gsim_device *device = gsim_device_at(dev);
@@ -10,7 +11,7 @@ DRIVER_API(386, cuDevicePrimaryCtxRetain, CUcontext *, pctx, CUdevice, dev) {
   if (!pctx) return CUDA_ERROR_INVALID_VALUE;
   CUresult result = CUDA_SUCCESS;
   gsim_lock();
-  bool fresh = device->primary_references == 0;
+  bool fresh = !device->primary || device->primary->life == GSIM_DEAD;
   if (fresh) result = gsim_context_start(device, device->primary_flags, &device->primary);
   if (result == CUDA_SUCCESS) {
     device->primary->is_primary = true;
@@ -23,32 +24,53 @@ DRIVER_API(386, cuDevicePrimaryCtxRetain, CUcontext *, pctx, CUdevice, dev) {
   return result;
 }
 
-/* Lets go of one reference, or of all; the last one destroys the context. */
-static CUresult release(CUdevice dev, bool all) {
+/* Marks the primary context as dying and returns it, unless it is not alive.
+ * Needs the lock. */
+static CUcontext condemn(struct gsim_device *device) {
+  if (!device->primary || device->primary->life != GSIM_ALIVE) return NULL;
+  device->primary->life = GSIM_DYING;
+  return device->primary;
+}
+
+/* The last release destroys the context. Stream-ordered memory outlives it. */
+static CUresult release(CUdevice dev) {
   struct gsim_device *device = gsim_device_at(dev);
   if (!device) return CUDA_ERROR_INVALID_DEVICE;
   CUcontext last = NULL;
   gsim_lock();
-  unsigned references = device->primary_references;
-  if (references > 0) device->primary_references = all ? 0 : references - 1;
-  if (references > 0 && device->primary_references == 0) last = device->primary;
-  if (last) last->life = GSIM_DYING;
+  bool held = device->primary_references > 0;
+  if (held && --device->primary_references == 0) last = condemn(device);
   gsim_unlock();
   if (last) gsim_context_finish(last);
-  return references > 0 || all ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+  return held ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
-DRIVER_API(387, cuDevicePrimaryCtxRelease, CUdevice, dev) { return release(dev, false); }
-DRIVER_API(544, cuDevicePrimaryCtxRelease_v2, CUdevice, dev) { return release(dev, false); }
-DRIVER_API(389, cuDevicePrimaryCtxReset, CUdevice, dev) { return release(dev, true); }
-DRIVER_API(545, cuDevicePrimaryCtxReset_v2, CUdevice, dev) { return release(dev, true); }
+/* A reset destroys it whoever holds it, and empties the pools; references stay
+ * to be released. */
+static CUresult reset(CUdevice dev) {
+  struct gsim_device *device = gsim_device_at(dev);
+  if (!device) return CUDA_ERROR_INVALID_DEVICE;
+  gsim_lock();
+  CUcontext context = condemn(device);
+  gsim_unlock();
+  if (context) gsim_context_finish(context);
+  gsim_lock();
+  gsim_pools_reset(device);
+  gsim_unlock();
+  return CUDA_SUCCESS;
+}
+
+DRIVER_API(387, cuDevicePrimaryCtxRelease, CUdevice, dev) { return release(dev); }
+DRIVER_API(544, cuDevicePrimaryCtxRelease_v2, CUdevice, dev) { return release(dev); }
+DRIVER_API(389, cuDevicePrimaryCtxReset, CUdevice, dev) { return reset(dev); }
+DRIVER_API(545, cuDevicePrimaryCtxReset_v2, CUdevice, dev) { return reset(dev); }
 
 static CUresult set_flags(CUdevice dev, unsigned flags) {
   struct gsim_device *device = gsim_device_at(dev);
   if (!device) return CUDA_ERROR_INVALID_DEVICE;
   gsim_lock();
   device->primary_flags = flags;
-  if (device->primary_references > 0) device->primary->flags = flags;
+  if (device->primary) device->primary->flags = flags;
   gsim_unlock();
   return CUDA_SUCCESS;
 }
@@ -68,7 +90,7 @@ DRIVER_API(392, cuDevicePrimaryCtxGetState, CUdevice, dev, unsigned int *, flags
   if (!flags || !active) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   *flags = device->primary_flags;
-  *active = device->primary_references > 0;
+  *active = device->primary && device->primary->life == GSIM_ALIVE;
   gsim_unlock();
   return CUDA_SUCCESS;
 }

@@ -34,6 +34,7 @@ CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *phys
   object->physical = physical;
   object->prop = *prop;
   object->references = 1;
+  physical->named_by = object;
   return (CUmemGenericAllocationHandle)(uintptr_t)object;
 }
 
@@ -62,6 +63,7 @@ DRIVER_API(550, cuMemRelease, CUmemGenericAllocationHandle, handle) {
   gsim_lock();
   struct gsim_physical_handle *object = gsim_physical_handle_of(handle);
   if (object && --object->references == 0) {
+    if (object->physical->named_by == object) object->physical->named_by = NULL;
     gsim_physical_release(object->physical);
     gsim_handle_free(object);
   }
@@ -129,18 +131,18 @@ static bool is_vacant(CUdeviceptr address, size_t size) {
   return !gsim_allocation_find(address) && (!next || next->range.start - address >= size);
 }
 
+/* A handle is mapped whole, as the real driver insists. */
 static CUresult map(CUdeviceptr address, size_t size, size_t offset,
                     struct gsim_physical_handle *object) {
-  if (!object || size > object->physical->size || offset > object->physical->size - size)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!object) return CUDA_ERROR_INVALID_VALUE;
+  if (size != object->physical->size || offset != 0) return CUDA_ERROR_NOT_SUPPORTED;
   if (!is_vacant(address, size)) return CUDA_ERROR_INVALID_VALUE;
-  struct gsim_device *device = gsim_device_at(object->prop.location.id);
-  struct gsim_allocation *mapping =
-      gsim_allocation_new(GSIM_MAPPING, address, size, device);
+  struct gsim_allocation *mapping = gsim_allocation_new(
+      GSIM_MAPPING, address, size, gsim_device_at(object->prop.location.id));
   mapping->physical = object->physical;
-  mapping->offset = offset;
+  mapping->flags = (unsigned)object->prop.requestedHandleTypes;
   gsim_physical_retain(object->physical);
-  gsim_addresses_map(address, size, object->physical, offset);
+  gsim_addresses_map(address, size, object->physical, 0);
   return CUDA_SUCCESS;
 }
 
@@ -172,16 +174,26 @@ static void unmap(struct gsim_allocation *mapping) {
   gsim_allocation_forget(mapping);
 }
 
+/* Whether no mapping reaches across the range's ends; holes are fine. */
+static bool cuts_no_mapping(CUdeviceptr start, CUdeviceptr end) {
+  struct gsim_allocation *first = gsim_allocation_find(start);
+  struct gsim_allocation *last = gsim_allocation_find(end - 1);
+  return (!first || first->range.start == start) &&
+         (!last || last->range.start + last->range.size == end);
+}
+
 DRIVER_API(552, cuMemUnmap, CUdeviceptr, ptr, size_t, size) {
+  CUdeviceptr end = ptr + size;
   gsim_lock();
-  bool exact = size > 0 && is_mapped_exactly(ptr, size);
-  for (CUdeviceptr end = ptr + size; exact && ptr < end;) {
-    struct gsim_allocation *mapping = gsim_allocation_at(ptr);
-    ptr += mapping->range.size;
-    unmap(mapping);
+  bool whole =
+      size > 0 && gsim_range_find(&reservations, ptr) && cuts_no_mapping(ptr, end);
+  struct gsim_allocation *next = whole ? gsim_allocation_from(ptr) : NULL;
+  while (next && next->range.start < end) {
+    unmap(next);
+    next = gsim_allocation_from(ptr);
   }
   gsim_unlock();
-  return exact ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  return whole ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 static CUresult set_access(CUdeviceptr address, size_t size, unsigned flags) {
@@ -214,4 +226,12 @@ DRIVER_API(558, cuMemGetAccess, unsigned long long *, flags, const CUmemLocation
   if (mapped) *flags = mapping->access;
   gsim_unlock();
   return mapped ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+bool gsim_reservation_of(CUdeviceptr address, CUdeviceptr *start, uint64_t *size) {
+  struct gsim_range *reservation = gsim_range_find(&reservations, address);
+  if (!reservation) return false;
+  *start = reservation->start;
+  *size = reservation->size;
+  return true;
 }

@@ -17,6 +17,9 @@ struct gsim_physical_handle {
 /* The object that a caller's handle names, or NULL. */
 struct gsim_physical_handle *gsim_physical_handle_of(CUmemGenericAllocationHandle handle);
 
+/* The reserved range that contains the address, if there is one. */
+bool gsim_reservation_of(CUdeviceptr address, CUdeviceptr *start, uint64_t *size);
+
 /* Wraps physical memory, whose reference it takes over. */
 CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *physical,
                                                       const CUmemAllocationProp *prop);

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds the package on a machine with an NVIDIA GPU, then runs what only means something there:
+#   tests/gpu/run.sh [OUTPUT-FOLDER]
+# Uses the python3 on the PATH and the frameworks it has. Python packages in a folder .whl are installed first.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:-build/gpu}
+mkdir -p "$out"
+site=$(mktemp -d)
+export PYTHONPATH=$site PYTHONUNBUFFERED=1
+if compgen -G ".whl/*.whl" >/dev/null; then
+  python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$site" .whl/*.whl
+fi
+python3 -m pip install -q --no-build-isolation --no-deps --no-index --upgrade --target "$site" \
+  -C cmake.define.GPUMEM_SIMULATOR=OFF . || exit 1  # there is a real GPU here
+tests=$(mktemp -d)
+cp -r tests benchmarks notebooks pyproject.toml "$tests"
+cd "$tests"
+status=0
+timeout 400 python3 -m pytest tests/gpu -q -p no:cacheprovider --timeout=150 2>&1 | tee "$out/tests.log" || status=1
+timeout 180 python3 -m benchmarks.overhead 2>&1 | tee "$out/overhead.txt" || status=1
+exit $status
