@@ -7,6 +7,7 @@ translates the cell, and the cell runs as any other.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from gpumem_magic.magics.arguments import cell_parser
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
 
 MARK = "%%gpumem"
 
@@ -46,25 +48,42 @@ def parse(text: str) -> argparse.Namespace:
     return cell_parser().parse_args(words)
 
 
-def hide_mark(lines: list[str]) -> list[str]:
-    """Input transformer: make a comment of the first line, so that line numbers stay what they are.
+class MarkHider:
+    """Input transformer that makes a comment of the first line, so that line numbers stay what they are.
 
     Where another cell magic follows, the line goes altogether: that magic must be the first line itself.
-    Raises UsageError for bad options, which keeps the cell from running.
+    Text that is translated while a cell runs is somebody else's (``%%time`` translates its own body, for one): there
+    the line stays, and IPython calls the cell magic. Bad options raise UsageError, which keeps a cell from running.
     """
-    first = next((index for index, line in enumerate(lines) if line.strip()), None)
-    if first is None or lines[first].split(maxsplit=1)[:1] != [MARK]:
-        return lines
-    words = lines[first].split()
-    if "--help" in words or "-h" in words:
-        return ["pass\n"]  # the help itself is printed once, by the hook that runs before the cell
-    parse(lines[first].strip()[len(MARK) :])
-    rest = lines[first + 1 :]
-    following = next((line for line in rest if line.strip()), "")
-    if following.startswith("%%"):
-        return rest
-    return [*lines[:first], f"# {lines[first].lstrip()}", *rest]
 
+    # IPython asks this way before it lets a transformer look at code that is only being typed.
+    has_side_effects = True
 
-# IPython asks this way before it lets a transformer look at code that is only being typed.
-hide_mark.has_side_effects = True  # type: ignore[attr-defined]
+    def __init__(self, is_cell_running: Callable[[], bool]) -> None:
+        self._is_cell_running = is_cell_running
+        self._invited = False
+
+    @contextlib.contextmanager
+    def invited(self) -> Iterator[None]:
+        """Inside, the next translation is of a cell of ours although a cell is running."""
+        self._invited = True
+        try:
+            yield
+        finally:
+            self._invited = False
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        first = next((index for index, line in enumerate(lines) if line.strip()), None)
+        if first is None or lines[first].split(maxsplit=1)[:1] != [MARK]:
+            return lines
+        if self._is_cell_running() and not self._invited:
+            return lines
+        words = lines[first].split()
+        if "--help" in words or "-h" in words:
+            return ["pass\n"]  # the help itself is printed once, by the hook that runs before the cell
+        parse(lines[first].strip()[len(MARK) :])
+        rest = lines[first + 1 :]
+        following = next((line for line in rest if line.strip()), "")
+        if following.startswith("%%"):
+            return rest
+        return [*lines[:first], f"# {lines[first].lstrip()}", *rest]

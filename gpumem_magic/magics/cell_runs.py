@@ -42,6 +42,11 @@ class CellRuns:
         self._session = session
         self._runs: list[_Run] = []
 
+    @property
+    def is_running(self) -> bool:
+        """True while a cell runs."""
+        return bool(self._runs)
+
     def install(self) -> None:
         self._shell.events.register("pre_run_cell", self._before)
         self._shell.events.register("post_run_cell", self._after)

@@ -13,7 +13,7 @@ from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.capture import recording
 from gpumem_magic.magics.arguments import MagicHelpShown, line_parser
-from gpumem_magic.magics.cell_line import hide_mark, parse
+from gpumem_magic.magics.cell_line import MarkHider, parse
 from gpumem_magic.magics.cell_runs import CellRuns
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.status_rows import status_rows
@@ -36,19 +36,20 @@ class GpuMemoryMagics(Magics):
         super().__init__(shell)
         self.session = api.session()
         self.cell_runs = CellRuns(shell, self.session)
+        self.mark_hider = MarkHider(lambda: self.cell_runs.is_running)
 
     def install(self) -> None:
         """Hook into the shell and start tracking."""
         self.shell.register_magics(self)
-        self.shell.input_transformers_cleanup.insert(0, hide_mark)
+        self.shell.input_transformers_cleanup.insert(0, self.mark_hider)
         self.cell_runs.install()
         self.session.start()
 
     def remove(self) -> None:
         """Undo ``install``."""
         self.cell_runs.remove()
-        if hide_mark in self.shell.input_transformers_cleanup:
-            self.shell.input_transformers_cleanup.remove(hide_mark)
+        if self.mark_hider in self.shell.input_transformers_cleanup:
+            self.shell.input_transformers_cleanup.remove(self.mark_hider)
         for kind in ("line", "cell"):
             self.shell.magics_manager.magics[kind].pop("gpumem", None)
         self.session.stop()
@@ -70,7 +71,8 @@ class GpuMemoryMagics(Magics):
     def _run_inside(self, line: str, cell: str) -> None:
         """``%%gpumem`` below another cell magic: IPython hands us text, and we hand it back as a cell."""
         parse(line)
-        result = self.shell.run_cell(f"%%gpumem {line}\n{cell}", store_history=False)
+        with self.mark_hider.invited():
+            result = self.shell.run_cell(f"%%gpumem {line}\n{cell}", store_history=False)
         result.raise_error()
 
     def _status(self, _arguments: argparse.Namespace) -> None:

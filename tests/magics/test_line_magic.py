@@ -1,0 +1,86 @@
+"""``%gpumem VERB``, loading and unloading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpumem_magic import simulator
+
+if TYPE_CHECKING:
+    from tests.magics.conftest import Notebook
+
+
+def test_status_says_what_is_tracked(notebook: Notebook) -> None:
+    text = notebook.run("%gpumem status")
+    assert "tracking" in text
+    assert ("SIMULATED" in text) == simulator.is_active()
+    assert str(notebook.shell._gpumem_magics.session.directory) in text.replace("\n", "").replace(" ", "")  # noqa: SLF001
+
+
+def test_unknown_verb_is_a_sentence(notebook: Notebook) -> None:
+    assert "UsageError" in notebook.run("%gpumem explode", fails=True)
+    assert notebook.run("%gpumem --help").count("simulate") >= 1
+
+
+def test_cells_lists_runs_and_errors(notebook: Notebook) -> None:
+    notebook.run("grown = alloc(7 << 20)")
+    first = notebook.result.execution_count
+    notebook.run("1 / 0", fails=True)
+    text = notebook.run("%gpumem cells")
+    assert f"In [{first}]" in text
+    assert "+7.00 MiB" in text
+    assert "ZeroDivisionError" in text
+
+
+def test_off_on_and_pause(notebook: Notebook) -> None:
+    notebook.run("a = alloc(1 << 20)")
+    assert "paused" in notebook.run("%gpumem pause")
+    notebook.run("free(a); b = alloc(4 << 20)")
+    assert "on" in notebook.run("%gpumem on")
+    session = notebook.shell._gpumem_magics.session  # noqa: SLF001
+    snapshot = session.snapshot()
+    assert snapshot.live_bytes == 0, "what was freed in the gap is gone, what was born in it is unknown"
+    assert snapshot.counters["absent"] == 1
+    assert [gap.reason for gap in snapshot.gaps] == ["paused by the user"]
+    assert snapshot.gaps[0].end_ns > snapshot.gaps[0].begin_ns
+    notebook.run("free(b)")
+    assert session.snapshot().counters["unknown_frees"] == 1
+    notebook.run("%gpumem off")
+    assert session.state == "off"
+    notebook.run("c = alloc(1 << 20)")
+    notebook.run("%gpumem on")
+    assert session.snapshot().live_bytes == 0
+
+
+def test_last_shows_the_recording_before(notebook: Notebook) -> None:
+    notebook.run("kept = alloc(9 << 20)")
+    notebook.run("%gpumem off")
+    notebook.run("%gpumem on")
+    text = notebook.run("%gpumem last")
+    assert "9.00 MiB" in text
+    assert "UsageError" in notebook.run("%gpumem last /nowhere/at/all", fails=True)
+
+
+def test_simulate_over_a_driver_in_use_is_refused_kindly(notebook: Notebook) -> None:
+    text = notebook.run("%gpumem simulate --devices 4", fails=True)
+    assert "UsageError" in text
+
+
+def test_reload_a_hundred_times(notebook: Notebook) -> None:
+    for _ in range(100):
+        notebook.run("%reload_ext gpumem_magic")
+    notebook.run("%%gpumem --save report\nx = alloc(1 << 20)")
+    assert notebook["report"].delta_bytes == 1 << 20
+
+
+def test_unload_inside_a_tracked_cell(notebook: Notebook) -> None:
+    notebook.run("x = alloc(1 << 20)\n%unload_ext gpumem_magic")
+    assert "not found" in notebook.run("%gpumem status", fails=True)
+    notebook.run("free(x)")
+    notebook.run("%load_ext gpumem_magic")
+
+
+def test_loading_twice_is_loading_once(notebook: Notebook) -> None:
+    hooks = list(notebook.shell.events.callbacks["pre_run_cell"])
+    notebook.run("import gpumem_magic; gpumem_magic.load_ipython_extension(get_ipython())")
+    assert notebook.shell.events.callbacks["pre_run_cell"] == hooks
