@@ -17,7 +17,7 @@ struct FoldHeader {
   uint32_t version;
   uint32_t header_size;
   uint64_t next_serial;
-  uint64_t rows[7];  // allocations, mappings, sites, meters, spans, span meters, series
+  uint64_t rows[8];  // allocations, mappings, sites, meters, spans, span meters, series, open spans with meters
   uint64_t counters[kCounters];
   uint32_t body_crc;
   uint32_t header_crc;  // of everything before it
@@ -41,8 +41,11 @@ Part part(const std::vector<Row>& rows) {
 
 std::vector<Part> parts(const Ledger::Tables& t, const std::vector<SeriesRow>& series) {
   return {part(t.allocations), part(t.mappings), part(t.sites),  part(t.meters),
-          part(t.spans),       part(t.span_meters), part(series)};
+          part(t.spans),       part(t.span_meters), part(series), part(t.metered_spans)};
 }
+
+// Thirteen million live allocations. A file may claim more without holding it: holes cost nothing on disk.
+constexpr uint64_t kMaxFoldBytes = 1ull << 30;
 
 uint32_t header_crc(const FoldHeader& header) { return crc32(&header, offsetof(FoldHeader, header_crc)); }
 
@@ -68,7 +71,7 @@ bool write_fold_file(const std::string& path, const Ledger::Tables& tables, cons
     std::memcpy(header.counters, tables.counters, sizeof header.counters);
     const uint64_t rows[] = {tables.allocations.size(), tables.mappings.size(),    tables.sites.size(),
                              tables.meters.size(),      tables.spans.size(),       tables.span_meters.size(),
-                             series.size()};
+                             series.size(),             tables.metered_spans.size()};
     std::memcpy(header.rows, rows, sizeof rows);
     for (const Part& p : parts(tables, series)) header.body_crc = crc32(p.data, p.bytes, header.body_crc);
     header.header_crc = header_crc(header);
@@ -85,7 +88,7 @@ bool write_fold_file(const std::string& path, const Ledger::Tables& tables, cons
 
 bool read_fold_file(const std::string& path, Ledger::Tables& tables, std::vector<SeriesRow>& series,
                     std::string& why) {
-  const File file(fopen(path.c_str(), "rbe"));
+  const File file(open_regular(path));
   FoldHeader header{};
   if (file == nullptr || fread(&header, sizeof header, 1, file.get()) != 1) {
     why = "it is too short or cannot be read";
@@ -99,10 +102,14 @@ bool read_fold_file(const std::string& path, Ledger::Tables& tables, std::vector
   fseek(file.get(), 0, SEEK_END);
   const uint64_t size = static_cast<uint64_t>(ftell(file.get()));
   fseek(file.get(), sizeof header, SEEK_SET);
+  if (size > kMaxFoldBytes) {
+    why = "it is larger than any fold";
+    return false;
+  }
   const uint64_t row_bytes[] = {sizeof(AllocationRow), sizeof(MappingRow),   sizeof(SiteRow),  sizeof(MeterRow),
-                                sizeof(SpanRow),       sizeof(SpanMeterRow), sizeof(SeriesRow)};
+                                sizeof(SpanRow),       sizeof(SpanMeterRow), sizeof(SeriesRow), sizeof(uint32_t)};
   uint64_t expected = sizeof header;
-  for (int i = 0; i < 7; ++i) {
+  for (size_t i = 0; i < sizeof row_bytes / sizeof *row_bytes; ++i) {
     if (header.rows[i] > size / row_bytes[i]) {
       why = "it names more rows than it holds";
       return false;
@@ -120,6 +127,7 @@ bool read_fold_file(const std::string& path, Ledger::Tables& tables, std::vector
   tables.spans.resize(header.rows[4]);
   tables.span_meters.resize(header.rows[5]);
   series.resize(header.rows[6]);
+  tables.metered_spans.resize(header.rows[7]);
   uint32_t crc = 0;
   for (const Part& p : parts(tables, series)) {
     if (fread(p.data, 1, p.bytes, file.get()) != p.bytes) {

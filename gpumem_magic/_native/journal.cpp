@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fold.h"
+#include "signals.h"
 
 namespace gpumem {
 namespace {
@@ -29,6 +30,7 @@ Journal::Journal(std::string directory, uint64_t budget_bytes)
     current_->set_first(0);
     all_.emplace_back(current_);
   }
+  const SignalsHeld held;  // the keeper inherits this: a handler must run where the program waits for it
   keeper_ = std::thread([this] { keep(); });
 }
 
@@ -42,7 +44,7 @@ Journal::~Journal() {
   }
   Segment* spare = next_.exchange(nullptr);
   if (spare != nullptr) {
-    if (spare->path().compare(0, 6, "/proc/") != 0) unlink(spare->path().c_str());
+    if (is_on_disk(*spare)) unlink(spare->path().c_str());
     delete spare;
   }
   sem_destroy(&wake_);
@@ -163,7 +165,8 @@ void Journal::fold_to_budget() {
     if (!fold(*oldest)) return;
     if (!directory_.empty() && !write_fold() && !in_memory_) return;  // keep the segment: nothing recorded is lost
     const std::lock_guard<std::mutex> lock(segments_mutex_);
-    if (oldest->path().compare(0, 6, "/proc/") != 0) unlink(oldest->path().c_str());
+    // Once the disk is full, the budget is that of memory: what lies on disk stays for those who read it later.
+    if (is_on_disk(*oldest) && !in_memory_) unlink(oldest->path().c_str());
     last_folded_ = nullptr;
     all_.erase(all_.begin());
     --sealed_;

@@ -57,6 +57,7 @@ class Journal {
   void fold_to_budget();
   bool fold(Segment& segment);
   bool write_fold() const;
+  static bool is_on_disk(const Segment& segment) { return segment.path().compare(0, 6, "/proc/") != 0; }
   std::string segment_path(uint32_t number) const;
 
   const std::string directory_;

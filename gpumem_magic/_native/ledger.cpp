@@ -437,6 +437,7 @@ void Ledger::reserve(Tables& tables) const {
   tables.sites.reserve(slack(sites_.size()));
   tables.meters.reserve((meters_.size() + 4) * kLayers);
   tables.spans.reserve(slack(spans_.size()));
+  tables.metered_spans.reserve(kMaxOpenSpans);
   tables.span_meters.reserve(slack(closed_meters_.size()) + open_.size() * (meters_.size() + 4) * kLayers);
 }
 
@@ -460,7 +461,10 @@ void Ledger::copy(Tables& tables) const {
   }
   tables.spans.assign(spans_.begin(), spans_.end());
   tables.span_meters.assign(closed_meters_.begin(), closed_meters_.end());
-  for (const auto& span : open_) span_meter_rows(*span, tables.span_meters);
+  for (const auto& span : open_) {
+    span_meter_rows(*span, tables.span_meters);
+    tables.metered_spans.push_back(span->id);
+  }
   std::memcpy(tables.counters, counters_, sizeof counters_);
   tables.next_serial = next_serial();
 }
@@ -499,7 +503,9 @@ void Ledger::restore(const Tables& tables) {
   for (const SpanRow& row : tables.spans) {
     span_index_.insert(row.id, static_cast<uint32_t>(spans_.size()));
     spans_.push_back(row);
-    if (row.end_ns == 0 && open_.size() < kMaxOpenSpans) {
+    const bool metered = std::find(tables.metered_spans.begin(), tables.metered_spans.end(), row.id) !=
+                         tables.metered_spans.end();
+    if (metered && open_.size() < kMaxOpenSpans) {
       auto span = std::make_unique<OpenSpan>();
       span->id = row.id;
       span->begin_ns = row.begin_ns;

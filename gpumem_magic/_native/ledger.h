@@ -41,6 +41,7 @@ class Ledger {
     std::vector<MeterRow> meters;
     std::vector<SpanRow> spans;
     std::vector<SpanMeterRow> span_meters;
+    std::vector<uint32_t> metered_spans;  // ids of the open spans that keep meters: all but those in span_overflow
     uint64_t counters[kCounters];
     uint64_t next_serial;
   };

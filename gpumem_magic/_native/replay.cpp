@@ -43,7 +43,7 @@ void Reader::apply(uint64_t index, Event& event) {
 }
 
 void Reader::read(const std::string& path) {
-  const std::unique_ptr<FILE, CloseFile> file(fopen(path.c_str(), "rbe"));
+  const std::unique_ptr<FILE, CloseFile> file(open_regular(path));
   if (file == nullptr) {
     warn(path, "it cannot be opened");
     return;
@@ -72,8 +72,13 @@ void Reader::read(const std::string& path) {
     const size_t want = std::min<uint64_t>(kBatch, promised - done);
     const size_t got = fread(batch_.data(), sizeof(Event), want, file.get());
     crc = crc32(batch_.data(), got * sizeof(Event), crc);
-    for (size_t i = 0; i < got; ++i) apply(header->first + done + i, batch_[i]);
-    done += got;
+    size_t whole = 0;
+    for (; whole < got && batch_[whole].kind != kNone; ++whole) apply(header->first + done + whole, batch_[whole]);
+    done += whole;
+    if (whole < got) {  // pages that never reached the disk read as zeros
+      warn(path, "it has a hole: " + std::to_string(promised - done) + " of its events are missing");
+      break;
+    }
     if (got < want) {
       warn(path, "it is cut short: " + std::to_string(promised - done) + " of its events are missing");
       break;
@@ -82,7 +87,8 @@ void Reader::read(const std::string& path) {
   if (header->sealed == 1 && done == committed && crc != header->checksum) {
     warn(path, "its checksum does not match: some of its events are damaged");
   }
-  result_.segments.push_back({path, header->first, done});
+  // A segment that was prepared and not used yet has no place in the order of events.
+  if (done > 0) result_.segments.push_back({path, header->first, done});
 }
 
 }  // namespace

@@ -7,9 +7,11 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "crc32.h"
+#include "signals.h"
 
 namespace gpumem {
 namespace {
@@ -33,8 +35,12 @@ Segment* Segment::create(const std::string& path, const char* magic, uint32_t re
     return nullptr;
   }
   const uint64_t size = bytes + kHeaderSize;
-  // Without reserved blocks a full disk would kill the process with SIGBUS at some later store.
-  error = posix_fallocate(segment->fd_, 0, static_cast<off_t>(size));
+  {
+    // Without reserved blocks a full disk would kill the process with SIGBUS at some later store. A signal would
+    // interrupt the reservation, which would then look like a disk that takes no more.
+    const SignalsHeld held;
+    error = posix_fallocate(segment->fd_, 0, static_cast<off_t>(size));
+  }
   if (error != 0) {
     if (!path.empty()) unlink(path.c_str());
     return nullptr;
@@ -107,6 +113,15 @@ void Segment::unmap() {
   if (base_ == nullptr) return;
   munmap(base_, bytes_ + kHeaderSize);
   base_ = nullptr;
+}
+
+FILE* open_regular(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return nullptr;
+  struct stat status {};
+  FILE* file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode) ? fdopen(fd, "rb") : nullptr;
+  if (file == nullptr) close(fd);
+  return file;
 }
 
 bool check_header(const void* bytes, const char* magic, uint32_t record_size, std::string& why) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
 #include <string>
 
 namespace gpumem {
@@ -73,6 +74,9 @@ class Segment {
   unsigned char* base_ = nullptr;
   uint64_t bytes_ = 0;
 };
+
+// Opens a file for reading; nullptr when it cannot be, or is a pipe or device planted to block or flood the reader.
+FILE* open_regular(const std::string& path);
 
 // False when the bytes are no header of ours; says why.
 bool check_header(const void* bytes, const char* magic, uint32_t record_size, std::string& why);

@@ -21,7 +21,8 @@ class RandomEvents {
     event.time_ns = time_ns_ += below(random_, 4);
     // Half of all events are plain births and deaths, or nothing would live long enough to meet anything.
     const bool plain = one_in(random_, 2);
-    event.kind = plain ? (one_in(random_, 2) ? kAlloc : kFree) : kKinds[below(random_, sizeof kKinds)];
+    event.kind = kKinds[below(random_, sizeof kKinds)];
+    if (plain) event.kind = one_in(random_, 2) ? kAlloc : kFree;
     event.address = below(random_, 24) * 4096;
     event.size = below(random_, 4) * 4096 + below(random_, 3);
     event.handle = below(random_, 24) * 4096;

@@ -99,7 +99,7 @@ void forge_segment(std::string& bytes) {
   if (bytes.size() >= kHeaderSize) put(bytes, 60, crc32(bytes.data(), 60));
 }
 
-constexpr size_t kFoldHeader = 8 + 4 + 4 + 8 + 7 * 8 + kCounters * 8 + 4 + 4;
+constexpr size_t kFoldHeader = 8 + 4 + 4 + 8 + 8 * 8 + kCounters * 8 + 4 + 4;
 
 void forge_fold(std::string& bytes) {
   if (bytes.size() < kFoldHeader) return;
@@ -211,7 +211,7 @@ void sparse_files() {
   CHECK(!replay_recording(directory.files("events-"), "").warnings.empty());
 
   std::string fold = sample.fold.substr(0, kFoldHeader);
-  uint64_t rows[7] = {kSize / sizeof(AllocationRow)};
+  uint64_t rows[8] = {kSize / sizeof(AllocationRow)};
   std::memcpy(fold.data() + 24, rows, sizeof rows);
   put(fold, kFoldHeader - 4, crc32(fold.data(), kFoldHeader - 4));
   test::write_file(directory / "fold.bin", fold);
