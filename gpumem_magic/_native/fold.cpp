@@ -59,6 +59,9 @@ void note_level(const Ledger& ledger, Series& series, const Event& event) {
 }
 
 bool write_fold_file(const std::string& path, const Ledger::Tables& tables, const std::vector<SeriesRow>& series) {
+  uint64_t size = sizeof(FoldHeader);
+  for (const Part& p : parts(tables, series)) size += p.bytes;
+  if (size > kMaxFoldBytes) return false;  // no reader would take it; the segments stay instead
   const std::string temporary = path + ".tmp";
   {
     const File file(fopen(temporary.c_str(), "wbe"));

@@ -91,9 +91,24 @@ void Journal::append(const Event& event) {
   count_.store(index + 1, std::memory_order_release);
 }
 
-void Journal::rotate() {
+Segment* Journal::take_next() {
   Segment* next = next_.exchange(nullptr);
-  if (next == nullptr) next = create_segment();
+  if (next != nullptr) return next;
+  const std::lock_guard<std::mutex> lock(create_mutex_);
+  next = next_.exchange(nullptr);
+  return next != nullptr ? next : create_segment();
+}
+
+void Journal::prepare_next() {
+  const std::lock_guard<std::mutex> lock(create_mutex_);
+  if (next_.load() != nullptr) return;
+  Segment* segment = create_segment();
+  if (segment != nullptr) segment->prefault();
+  next_.store(segment);
+}
+
+void Journal::rotate() {
+  Segment* next = take_next();
   if (next != nullptr) next->set_first(count_.load(std::memory_order_relaxed));
   {
     const std::lock_guard<std::mutex> lock(segments_mutex_);
@@ -122,12 +137,7 @@ std::vector<SegmentInfo> Journal::segments() const {
 
 void Journal::keep() {
   while (!stop_) {
-    if (next_.load() == nullptr && count() > kSegmentEvents / 4) {
-      Segment* segment = create_segment();
-      if (segment != nullptr) segment->prefault();
-      Segment* none = nullptr;
-      if (segment != nullptr && !next_.compare_exchange_strong(none, segment)) delete segment;
-    }
+    if (next_.load() == nullptr && count() > kSegmentEvents / 4) prepare_next();
     seal_retired();
     fold_to_budget();
     timespec until{};

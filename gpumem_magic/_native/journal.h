@@ -51,6 +51,8 @@ class Journal {
 
  private:
   Segment* create_segment();
+  Segment* take_next();
+  void prepare_next();
   void rotate();
   void keep();          // the keeper's thread function
   void seal_retired();
@@ -71,6 +73,7 @@ class Journal {
   Segment* current_ = nullptr;
   uint64_t used_ = 0;  // events in current_
   std::atomic<Segment*> next_{nullptr};
+  std::mutex create_mutex_;  // segments are made one after the other, so that they are used in the order of their numbers
 
   mutable std::mutex segments_mutex_;  // guards the list; leaf
   std::vector<std::unique_ptr<Segment>> all_;

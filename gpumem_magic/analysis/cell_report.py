@@ -10,10 +10,10 @@ import numpy as np
 
 from gpumem_magic.analysis.allocators import Allocator, allocators
 from gpumem_magic.analysis.frames import notebook_labels
-from gpumem_magic.analysis.timelines import Anchors, Stretch, Timeline, is_exact, span_anchors, span_stretch, timeline
+from gpumem_magic.analysis.timelines import MAX_EVENTS, Anchors, Stretch, Timeline, bucket_timeline, is_exact, span_anchors, span_stretch, timeline
 from gpumem_magic.model.events import KIND_LABELS, NO_DEVICE, Layer, layer_of
 from gpumem_magic.model.snapshot import Device
-from gpumem_magic.model.units import format_size
+from gpumem_magic.model.units import format_count, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -230,7 +230,9 @@ def _device_changes(
             end_bytes=expected.end_bytes,
             peak_bytes=expected.peak_bytes,
             held_bytes=held.get(ordinal, 0),
-            timeline=None if stretch is None else timeline(stretch, ordinal, expected),
+            timeline=bucket_timeline(snapshot, cell, ordinal, expected)
+            if stretch is None
+            else timeline(stretch, ordinal, expected),
         )
         for ordinal, expected in sorted((anchors or untouched).items())
     )
@@ -269,7 +271,7 @@ def _notes(
     if anchors and not cell.peak_bytes:
         notes.append("Too many blocks were open at once, so begin, end and peak of this one were not metered.")
     if stretch is None:
-        notes.append("The events of this cell are no longer kept, so there is no timeline. The totals are exact.")
+        notes.append(_no_events(snapshot, cell))
     else:
         notes += [text for device, expected in anchors.items() if (text := _doubt(stretch, device, expected))]
     if any(row.peak_is_bound for row in rows):
@@ -277,6 +279,14 @@ def _notes(
     if cell.end_ns and any(other.begin_ns >= cell.end_ns for other in snapshot.cells):
         notes.append("Other cells ran since: what is still live, and held, is as of now, not of the end of this cell.")
     return notes
+
+
+def _no_events(snapshot: Snapshot, cell: Cell) -> str:
+    """Why the events of a cell were not read."""
+    count = snapshot.events.count_between(cell.begin_ns, cell.end_ns or snapshot.time_ns)
+    if count > MAX_EVENTS:
+        return f"With {format_count(count)} events the picture is a coarse one. The numbers are exact."
+    return "The events of this cell are no longer kept, so its picture is coarse or missing. The totals are exact."
 
 
 def _doubt(stretch: Stretch, device: int, expected: Anchors) -> str:

@@ -104,15 +104,15 @@ def _pair(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ``open_birth`` (int64, -1 when none is known) and ``is_birth`` (bool; added references are none).
     """
     is_birth = _IS_BIRTH[events["kind"]]
-    open_birth = _open_births(events, is_birth)
+    open_birth = _outlived(events, _open_births(events, is_birth))
     kind = events["kind"]
     known = open_birth >= 0
     again = (kind == Kind.IMPORT_IPC) & known & (kind[open_birth] == Kind.IMPORT_IPC)
     again |= (kind == Kind.IMPORT_PHYSICAL) & known
     if again.any():
         is_birth = is_birth & ~again
-        open_birth = _open_births(events, is_birth)
-    return _unmapped(events, _outlived(events, open_birth)), is_birth
+        open_birth = _outlived(events, _open_births(events, is_birth))
+    return _unmapped(events, open_birth), is_birth
 
 
 def _open_births(events: np.ndarray, is_birth: np.ndarray) -> np.ndarray:

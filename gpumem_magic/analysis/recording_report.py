@@ -10,7 +10,7 @@ from gpumem_magic.analysis.cell_report import LAYER_NAMES, SpanMark, device_of, 
 from gpumem_magic.analysis.cell_table import CellTable, cell_table
 from gpumem_magic.analysis.changes import changes
 from gpumem_magic.analysis.frames import notebook_labels
-from gpumem_magic.analysis.timelines import Anchors, Stretch, Timeline, coarse_timeline, is_exact, timeline
+from gpumem_magic.analysis.timelines import MAX_EVENTS, Anchors, Stretch, Timeline, coarse_timeline, is_exact, timeline
 from gpumem_magic.model.events import Layer
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def recording_begin_ns(snapshot: Snapshot) -> int:
         return snapshot.process.started_ns
     known = [cell.begin_ns for cell in snapshot.cells] + [gap.begin_ns for gap in snapshot.gaps]
     known += [int(time) for time in snapshot.series["begin_ns"][:1]]
-    if len(snapshot.events) <= _MOST_EVENTS:
+    if len(snapshot.events) <= MAX_EVENTS:
         known += [int(time) for time in snapshot.events.between(0, snapshot.time_ns)["time_ns"][:1]]
     return min([*known, snapshot.time_ns])
 
@@ -147,13 +147,9 @@ def _unused(device: Device) -> DeviceTotal:
     )
 
 
-_MOST_EVENTS = 1_000_000
-"""More events than this are drawn from the coarse series: reading them all would take seconds."""
-
-
 def _whole_stretch(snapshot: Snapshot, begin_ns: int) -> Stretch | None:
     """All events of the recording; None when not all are kept, or when they are too many."""
-    if snapshot.events.first_index > 0 or not 0 < len(snapshot.events) <= _MOST_EVENTS:
+    if snapshot.events.first_index > 0 or not 0 < len(snapshot.events) <= MAX_EVENTS:
         return None
     events = snapshot.events.between(0, snapshot.time_ns)
     return Stretch(begin_ns=begin_ns, end_ns=snapshot.time_ns, events=events, changes=changes(events))

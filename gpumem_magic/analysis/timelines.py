@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gpumem_magic.model.snapshot import Cell, EventLog, Snapshot
 
 MAX_POINTS = 2000
+MAX_EVENTS = 500_000
+"""Beyond this many events a picture is drawn from the recording's buckets: the numbers stay exact, and a report
+costs neither seconds nor gigabytes."""
 _SLACK_NS = 100_000_000
 """A thread may read the clock and be held up before the ledger takes its event, so order and time can disagree
 by a moment. Look this far beyond both ends and let the marks decide."""
@@ -84,17 +87,21 @@ def span_anchors(cell: Cell, device: int) -> Anchors:
 
 
 def span_stretch(snapshot: Snapshot, cell: Cell, anchors: Mapping[int, Anchors]) -> Stretch | None:
-    """The events of a cell, between its marks; None when its begin is no longer kept.
+    """The events of a cell, between its marks; None when its begin is no longer kept or they are too many.
 
     The events of the cell alone usually suffice. When they do not add up to ``anchors`` (by device ordinal),
     the events before it are asked whose memory it freed.
     """
     end_ns = cell.end_ns or max(snapshot.time_ns, cell.begin_ns)
+    if snapshot.events.count_between(cell.begin_ns, end_ns) > MAX_EVENTS:
+        return None
     events = _span_events(snapshot.events, cell, end_ns)
     if events is None:
         return None
     stretch = Stretch(begin_ns=cell.begin_ns, end_ns=end_ns, events=events, changes=changes(events))
     if all(is_exact(stretch, device, expected) for device, expected in anchors.items()):
+        return stretch
+    if snapshot.events.count_between(0, cell.begin_ns) > MAX_EVENTS:
         return stretch
     earlier = snapshot.events.between(0, cell.begin_ns + _SLACK_NS)
     earlier = earlier[: _mark(earlier, Kind.SPAN_BEGIN, cell.id, len(earlier))]
@@ -150,6 +157,33 @@ def timeline(stretch: Stretch, device: int, anchors: Anchors, *, points: int = M
         peak_index=int(np.argmax(live[kept])),
         decimated=len(kept) < len(times),
     )
+
+
+def bucket_timeline(snapshot: Snapshot, cell: Cell, device: int, anchors: Anchors) -> Timeline | None:
+    """The curve of a cell whose events are not read, from the recording's buckets; None when those are too wide.
+
+    Begin, end and peak are the exact ones all the same.
+    """
+    end_ns = cell.end_ns or max(snapshot.time_ns, cell.begin_ns)
+    mine = snapshot.series[snapshot.series["device"] == device]
+    mine = mine[(mine["begin_ns"] > cell.begin_ns) & (mine["begin_ns"] < end_ns)]
+    if len(mine) < _FEWEST_BUCKETS:
+        return None
+    drawn = coarse_timeline(mine, device, cell.begin_ns, end_ns)
+    times = np.append(np.rint(drawn.seconds * 1e9).astype(np.int64), end_ns - cell.begin_ns)
+    live = np.append(drawn.live_bytes, anchors.end_bytes)
+    live[0] = anchors.begin_bytes
+    times, live = _with_peak(times, live, anchors, cell.begin_ns)
+    return Timeline(
+        device=device,
+        seconds=times / 1e9,
+        live_bytes=live,
+        peak_index=int(np.argmax(live)),
+        decimated=True,
+    )
+
+
+_FEWEST_BUCKETS = 8
 
 
 def _live_bytes(stretch: Stretch, device: int, begin_bytes: int) -> tuple[np.ndarray, np.ndarray]:

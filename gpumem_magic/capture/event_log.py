@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from gpumem_magic.model.events import EVENT_DTYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEADER_BYTES = 4096
 
@@ -28,16 +33,22 @@ class SegmentedEventLog:
     def __len__(self) -> int:
         return self._length
 
+    def count_between(self, begin_ns: int, end_ns: int) -> int:
+        """How many events ``between`` would return."""
+        return sum(end - begin for _, begin, end in self._ranges(begin_ns, end_ns))
+
     def between(self, begin_ns: int, end_ns: int) -> np.ndarray:
         """A copy of the events with ``begin_ns <= time_ns <= end_ns``. Times never run backwards in a recording."""
-        chosen = []
+        chosen = [np.array(part[begin:end]) for part, begin, end in self._ranges(begin_ns, end_ns)]
+        return np.concatenate(chosen) if chosen else np.empty(0, EVENT_DTYPE)
+
+    def _ranges(self, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, int, int]]:
         for part in self._parts:
             times = part["time_ns"]
             begin = int(np.searchsorted(times, np.uint64(max(begin_ns, 0)), side="left"))
             end = int(np.searchsorted(times, np.uint64(max(end_ns, 0)), side="right"))
             if end > begin:
-                chosen.append(np.array(part[begin:end]))
-        return np.concatenate(chosen) if chosen else np.empty(0, EVENT_DTYPE)
+                yield part, begin, end
 
 
 def _map(path: str, count: int) -> np.ndarray:

@@ -43,7 +43,8 @@ class Nvml:
         handle = self._handle(uuid)
         if handle is None:
             return None
-        second = self._ask("nvmlDeviceGetMemoryInfo", handle, getattr(self._library, "nvmlMemory_v2", None))
+        version = getattr(self._library, "nvmlMemory_v2", None)
+        second = self._ask("nvmlDeviceGetMemoryInfo", handle, version) if version is not None else None
         if second is not None:
             return DeviceMemory(
                 total_bytes=int(second.total), used_bytes=int(second.used), reserved_bytes=int(second.reserved)

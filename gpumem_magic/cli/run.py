@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import importlib.machinery
 import os
 import pathlib
 import runpy
 import sys
 import threading
+import types
+import zipfile
 from typing import TYPE_CHECKING
 
 from gpumem_magic import api, simulator
@@ -91,15 +94,28 @@ def _run_tracked(options: argparse.Namespace) -> None:
 def run_as_main(script: str, arguments: Sequence[str], *, is_module: bool = False) -> dict[str, object]:
     """Run it as ``python SCRIPT ARGS`` or ``python -m MODULE ARGS`` would. Returns its globals.
 
-    ``sys.argv`` and ``sys.path`` stay as the script left them: its threads and exit handlers may need them.
+    ``sys.argv``, ``sys.path`` and ``__main__`` stay as the script left them: its threads and exit handlers may
+    need them.
     """
     sys.argv[:] = [script, *arguments]
     if is_module:
         _put_first(os.getcwd())  # noqa: PTH109  (a string, as Python itself puts there)
         return runpy.run_module(script, run_name="__main__", alter_sys=True)
-    if not os.path.isdir(script):  # noqa: PTH112  (runpy sees to directories itself)
-        _put_first(os.path.dirname(os.path.realpath(script)))  # noqa: PTH120
-    return runpy.run_path(script, run_name="__main__")
+    if os.path.isdir(script) or zipfile.is_zipfile(script) or script.endswith(".pyc"):  # noqa: PTH112
+        return runpy.run_path(script, run_name="__main__")
+    _put_first(os.path.dirname(os.path.realpath(script)))  # noqa: PTH120
+    return _run_source(os.path.abspath(script))  # noqa: PTH100
+
+
+def _run_source(path: str) -> dict[str, object]:
+    """A plain script. runpy would make ``sys.argv[0]`` and ``__file__`` the same, which Python does not."""
+    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    main = types.ModuleType("__main__")
+    main.__loader__ = loader
+    main.__file__ = path
+    sys.modules["__main__"] = main
+    exec(loader.source_to_code(loader.get_data(path), path), vars(main))  # noqa: S102  (what the user asked for)
+    return vars(main)
 
 
 def _put_first(directory: str) -> None:

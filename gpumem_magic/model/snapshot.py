@@ -81,6 +81,10 @@ class EventLog(Protocol):
         """Index of the oldest event still kept; larger than 0 once old segments were folded."""
         ...
 
+    def count_between(self, begin_ns: int, end_ns: int) -> int:
+        """How many events ``between`` would return, without reading them."""
+        ...
+
     def between(self, begin_ns: int, end_ns: int) -> np.ndarray:
         """Events (EVENT_DTYPE) with ``begin_ns <= time_ns <= end_ns``, in order of the ledger."""
         ...
@@ -119,6 +123,7 @@ class Snapshot:
     counters: Mapping[str, int]
     events: EventLog
     warnings: tuple[str, ...] = ()  # what of the recording could not be read, in sentences
+    samples: np.ndarray | None = None  # SAMPLE_DTYPE, by time, taken while calls were not seen; None when none were
 
     @property
     def live_bytes(self) -> int:

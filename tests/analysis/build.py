@@ -50,6 +50,9 @@ class EventArray:
     def __len__(self) -> int:
         return len(self._events)
 
+    def count_between(self, begin_ns: int, end_ns: int) -> int:
+        return len(self.between(begin_ns, end_ns))
+
     def between(self, begin_ns: int, end_ns: int) -> np.ndarray:
         times = self._events["time_ns"]
         return self._events[(times >= begin_ns) & (times <= end_ns)]

@@ -102,14 +102,25 @@ def test_the_rule_itself(file: str, statement: str, forbidden: bool) -> None:
 
 def modules_after(statement: str) -> set[str]:
     """Names in ``sys.modules`` of a fresh interpreter after ``statement``."""
-    code = f"import json, sys; before = set(sys.modules); {statement}; print(json.dumps(sorted(set(sys.modules) - before)))"
+    code = f"import json, sys; old = set(sys.modules); {statement}; print(json.dumps([*set(sys.modules) - old]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     return set(json.loads(done.stdout))
 
 
 def test_importing_the_package_costs_nothing() -> None:
     tops = {name.partition(".")[0] for name in modules_after("import gpumem_magic")}
-    assert not tops & {"IPython", "bokeh", "cuda", "ctypes", "ipywidgets", "numpy", "pandas", "psutil", "pynvml", "torch"}
+    assert not tops & {
+        "IPython",
+        "bokeh",
+        "cuda",
+        "ctypes",
+        "ipywidgets",
+        "numpy",
+        "pandas",
+        "psutil",
+        "pynvml",
+        "torch",
+    }
     assert "gpumem_magic._core" not in modules_after("import gpumem_magic")
 
 

@@ -48,6 +48,7 @@ DRIVER_API_PT(611, cuMemAllocFromPoolAsync, 612, cuMemAllocFromPoolAsync_ptsz,
 
 static CUresult free_on(CUstream stream, CUdeviceptr address) {
   if (stream->capture) return gsim_capture_free(stream, address);
+  if (address == 0) return CUDA_SUCCESS;
   struct gsim_allocation *allocation = gsim_allocation_at(address);
   if (!allocation) return CUDA_ERROR_INVALID_VALUE;
   switch (allocation->memory) {
@@ -72,7 +73,7 @@ DRIVER_API_PT(600, cuMemFreeAsync, 601, cuMemFreeAsync_ptsz, CUdeviceptr, dptr, 
   gsim_lock();
   CUstream stream;
   CUresult result = gsim_stream_resolve(hStream, &stream);
-  if (result == CUDA_SUCCESS && dptr != 0) result = free_on(stream, dptr);
+  if (result == CUDA_SUCCESS) result = free_on(stream, dptr);
   gsim_unlock();
   return result;
 }

@@ -120,7 +120,7 @@ DRIVER_API(695, cuCtxGetId, CUcontext, ctx, unsigned long long *, ctxId) {
 
 static CUresult synchronize(CUcontext context) {
   gsim_lock();
-  CUresult result = gsim_capture_forbid_unsafe();
+  CUresult result = gsim_capture_forbid_context_wait(context);
   if (result == CUDA_SUCCESS) gsim_pools_synchronize(context->device);
   gsim_unlock();
   return result;

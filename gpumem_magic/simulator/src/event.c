@@ -15,7 +15,7 @@ struct gsim_event {
   struct gsim_owned owned;
   unsigned flags;
   uint64_t recorded_ns; /* 0: never */
-  struct gsim_capture *capture; /* what it was recorded into, if that still runs */
+  uint64_t capture_id; /* what it was recorded into, 0 for none */
 };
 
 static void destroy(CUevent event) {
@@ -61,7 +61,7 @@ static CUresult record(CUevent event, CUstream handle) {
     result = CUDA_ERROR_INVALID_HANDLE;
   if (result == CUDA_SUCCESS) {
     event->recorded_ns = gsim_now_ns();
-    event->capture = stream->capture;
+    event->capture_id = stream->capture ? stream->capture->id : 0;
   }
   gsim_unlock();
   return result;
@@ -124,7 +124,7 @@ DRIVER_API_PT(295, cuStreamWaitEvent, 436, cuStreamWaitEvent_ptsz, CUstream, hSt
   CUresult result = gsim_stream_resolve(hStream, &stream);
   if (result == CUDA_SUCCESS && !gsim_handle_is(hEvent, GSIM_KIND_EVENT))
     result = CUDA_ERROR_INVALID_HANDLE;
-  if (result == CUDA_SUCCESS) result = gsim_capture_join(stream, hEvent->capture);
+  if (result == CUDA_SUCCESS) result = gsim_capture_join(stream, hEvent->capture_id);
   gsim_unlock();
   return result;
 }

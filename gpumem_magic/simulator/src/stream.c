@@ -1,7 +1,5 @@
 #include "stream.h"
 
-#include <stdlib.h>
-
 #include "callbacks.h"
 #include "entry.h"
 #include "lock.h"
@@ -23,7 +21,6 @@ static CUstream new_stream(CUcontext context, unsigned flags, int priority) {
 static void destroy(CUstream stream) {
   gsim_capture_abandon(stream);
   gsim_disown(&stream->owned);
-  free(stream->tail);
   gsim_handle_free(stream);
 }
 

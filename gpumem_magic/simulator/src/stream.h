@@ -18,6 +18,7 @@ struct gsim_capture {
   bool invalidated;
   bool owns_graph; /* false when capturing into the caller's graph */
   uint64_t thread; /* that began it */
+  CUstream streams; /* the origin and those that joined */
   struct gsim_capture *next;
 };
 
@@ -30,8 +31,8 @@ struct gsim_stream {
   int priority;
   bool is_default; /* one of the context's own two */
   struct gsim_capture *capture;
-  CUgraphNode *tail; /* what the next captured node will depend on */
-  size_t tail_count;
+  CUstream next_captured; /* in the same capture */
+  CUgraphNode tail; /* what the next captured node will depend on, or NULL */
 };
 
 /* The stream that a handle means to this caller; needs the driver's lock. NULL
@@ -45,8 +46,12 @@ CUresult gsim_capture_forbid_unsafe(void);
 /* Why work that waits for the stream must fail now (it is being captured). */
 CUresult gsim_capture_forbid_wait(CUstream stream);
 
-/* Makes the stream part of a capture that an event it waits for belongs to. */
-CUresult gsim_capture_join(CUstream stream, struct gsim_capture *capture);
+/* The same for work that waits for the whole context. */
+CUresult gsim_capture_forbid_context_wait(CUcontext context);
+
+/* Makes the stream part of the capture, if it still goes on, that an event it
+ * waits for was recorded into. */
+CUresult gsim_capture_join(CUstream stream, uint64_t capture_id);
 
 /* Leaves a capture that ends with its stream. */
 void gsim_capture_abandon(CUstream stream);

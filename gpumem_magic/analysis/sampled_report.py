@@ -1,0 +1,152 @@
+"""What a cell did to device memory, where its calls were not seen and only samples are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpumem_magic.analysis.cell_report import CellReport, DeviceChange, descendants, device_of, span_marks
+from gpumem_magic.analysis.timelines import Timeline, thinned
+from gpumem_magic.model.samples import LEVELS, UNKNOWN, level
+from gpumem_magic.model.units import format_size
+
+if TYPE_CHECKING:
+    from gpumem_magic.model.snapshot import Cell, Gap, Snapshot
+
+__all__ = ["is_sampled", "sampled_report"]
+
+_CAVEAT = (
+    "From samples every {interval}: peaks between samples are not seen; who allocated is not known, "
+    "nor what of it is held."
+)
+_ALL_PROCESSES = (
+    "GPU {device}: this is the memory of all processes on it, because the driver does not tell this process's share."
+)
+
+
+def is_sampled(snapshot: Snapshot, cell_id: int) -> bool:
+    """Whether ``sampled_report`` is the right answer: the cell began where calls were not seen, but samples taken.
+
+    Raises:
+        KeyError: the snapshot has no such span.
+    """
+    cell = snapshot.cell(cell_id)
+    return _blind(snapshot, cell) is not None and len(_samples(snapshot, cell)) > 0
+
+
+def sampled_report(snapshot: Snapshot, cell_id: int) -> CellReport:
+    """What span ``cell_id`` did, as far as samples tell: begin, end and highest sample of each device.
+
+    It has no rows: nobody saw who allocated. ``held_bytes`` is 0 for the same reason, and its notes say so.
+
+    Raises:
+        KeyError: the snapshot has no such span.
+        ValueError: no sample was taken while it ran.
+    """
+    cell = snapshot.cell(cell_id)
+    samples = _samples(snapshot, cell)
+    if not len(samples):
+        raise ValueError(f"No sample was taken while {cell.label} ran.")
+    end_ns = cell.end_ns or snapshot.time_ns
+    inner = set(descendants(snapshot.cells, cell_id)) - {cell_id}
+    return CellReport(
+        cell=cell,
+        process=dataclasses.replace(snapshot.process, degraded=_reason(snapshot, cell)),
+        duration_s=(end_ns - cell.begin_ns) / 1e9,
+        devices=tuple(
+            _change(snapshot, cell, end_ns, samples[samples["device"] == device])
+            for device in np.unique(samples["device"])
+        ),
+        allocators=(),
+        hidden_allocators=0,
+        hidden_bytes=0,
+        stays=(),
+        other_layers=(),
+        marks=span_marks(snapshot, [each for each in snapshot.cells if each.id in inner], cell.begin_ns),
+        failures=0,
+        gaps=tuple(gap for gap in snapshot.gaps if _overlaps(gap, cell.begin_ns, end_ns)),
+        notes=tuple(_notes(cell, samples)),
+    )
+
+
+def _blind(snapshot: Snapshot, cell: Cell) -> Gap | None:
+    """The gap in which the cell began."""
+    return next((gap for gap in snapshot.gaps if _overlaps(gap, cell.begin_ns, cell.begin_ns)), None)
+
+
+def _overlaps(gap: Gap, begin_ns: int, end_ns: int) -> bool:
+    return gap.begin_ns <= end_ns and (not gap.end_ns or gap.end_ns >= begin_ns)
+
+
+def _reason(snapshot: Snapshot, cell: Cell) -> str:
+    gap = _blind(snapshot, cell)
+    return snapshot.process.degraded or (gap.reason if gap is not None else "") or "calls were not seen"
+
+
+def _samples(snapshot: Snapshot, cell: Cell) -> np.ndarray:
+    """Samples of the cell's own time of which something is known."""
+    if snapshot.samples is None:
+        return np.empty(0)
+    times = snapshot.samples["time_ns"]
+    mine: np.ndarray = snapshot.samples[(times >= cell.begin_ns) & (times <= (cell.end_ns or snapshot.time_ns))]
+    return mine[level(mine) != UNKNOWN]
+
+
+def _change(snapshot: Snapshot, cell: Cell, end_ns: int, samples: np.ndarray) -> DeviceChange:
+    """One device's samples as a change. One measure throughout: two of them differ by more than what changed."""
+    column = _measure(samples)
+    known = samples[samples[column] != UNKNOWN]
+    live = known[column].astype(np.int64)
+    return DeviceChange(
+        device=device_of(snapshot, int(samples["device"][0])),
+        begin_bytes=int(live[0]),
+        end_bytes=int(live[-1]),
+        peak_bytes=int(live.max()),
+        held_bytes=0,
+        timeline=_timeline(int(samples["device"][0]), known["time_ns"], live, cell.begin_ns, end_ns),
+    )
+
+
+def _measure(samples: np.ndarray) -> str:
+    """The column that is known most often; the most telling of those that are known as often."""
+    return max(LEVELS, key=lambda column: int((samples[column] != UNKNOWN).sum()))
+
+
+def _timeline(device: int, times_ns: np.ndarray, live: np.ndarray, begin_ns: int, end_ns: int) -> Timeline:
+    times = np.concatenate(([0], times_ns.astype(np.int64) - begin_ns, [end_ns - begin_ns]))
+    live = np.concatenate((live[:1], live, live[-1:]))
+    kept = thinned(times, live)
+    return Timeline(
+        device=device,
+        seconds=times[kept] / 1e9,
+        live_bytes=live[kept],
+        peak_index=int(np.argmax(live[kept])),
+        decimated=True,
+    )
+
+
+def _notes(cell: Cell, samples: np.ndarray) -> list[str]:
+    notes = [_CAVEAT.format(interval=_interval(samples))]
+    if cell.is_running:
+        notes.append("Still running: the numbers are those of the moment at which they were taken.")
+    for device in np.unique(samples["device"]):
+        mine = samples[samples["device"] == device]
+        if _measure(mine) != "process_bytes":
+            notes.append(_ALL_PROCESSES.format(device=device))
+        last = mine[-1]
+        if last["torch_allocated_bytes"] != UNKNOWN and last["torch_reserved_bytes"]:
+            notes.append(
+                f"GPU {device}: by PyTorch's own count {format_size(int(last['torch_allocated_bytes']))} were in "
+                f"tensors at the end and {format_size(int(last['torch_reserved_bytes']))} in its pool.",
+            )
+    return notes
+
+
+def _interval(samples: np.ndarray) -> str:
+    """How far apart the samples of a device typically are, for people."""
+    apart = [np.diff(samples["time_ns"][samples["device"] == device]) for device in np.unique(samples["device"])]
+    steps = np.concatenate(apart)
+    typical = float(np.median(steps)) if len(steps) else 1e8
+    return f"{max(round(typical / 1e8), 1) * 100} ms"
