@@ -6,6 +6,7 @@ one lock, which no callback of the driver ever takes.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import json
@@ -16,13 +17,16 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from gpumem_magic import _core, simulator
 from gpumem_magic.analysis.cell_report import CellReport, cell_report
+from gpumem_magic.analysis.sampled_report import is_sampled, sampled_report
 from gpumem_magic.capture import driver, recording, tracker
 from gpumem_magic.capture.assemble import snapshot_from_tables
 from gpumem_magic.capture.event_log import SegmentedEventLog
+from gpumem_magic.capture.heartbeat import Heartbeat
 from gpumem_magic.capture.profilers import ProfilerCourtesy
 from gpumem_magic.capture.records import RecordTable
 from gpumem_magic.capture.sampling import Sampler
@@ -32,6 +36,8 @@ from gpumem_magic.model.snapshot import Process
 from gpumem_magic.model.stacks import Frame
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gpumem_magic.model.snapshot import Device, Snapshot
 
 DEFAULT_BUDGET_BYTES = 1 << 30
@@ -76,10 +82,12 @@ class Session:
         self._records_read = 0
         self._threads = ThreadAttribution()
         self._profilers = ProfilerCourtesy(self)
+        self._heartbeat = Heartbeat(self._beat)
         self._sampler: Sampler | None = None
         self._process = Process(host="", pid=0)
         self._devices: tuple[Device, ...] = ()
         self._gap_open = False
+        _sessions.add(self)
 
     # ---- starting and stopping ----
 
@@ -94,6 +102,7 @@ class Session:
             self._profilers.install()
             self._attach()
             self._describe()
+            self._follow()
             return self.status()
 
     def stop(self) -> None:
@@ -101,6 +110,8 @@ class Session:
         with self._lock:
             if self._state == "off":
                 return
+            atexit.unregister(self.stop)
+            self._heartbeat.stop()
             self._profilers.remove()
             self._threads.remove()
             self._stop_sampling()
@@ -114,44 +125,99 @@ class Session:
     def pause(self, reason: str = "paused by the user") -> None:
         """Stop recording events, but keep the subscription and the recording. Marks a gap."""
         with self._lock:
-            if self._state != "on":
+            if self._state not in ("on", "yielded"):
                 return
             self._open_gap(reason)
             _core.turn(False)
             self._state, self._reason = "paused", reason
 
     def resume(self) -> Status:
-        """Record again after ``pause``, ``yield_slot`` or a lost subscription; checks the live set with the driver."""
+        """Record again after ``pause``, ``yield_slot`` or a lost subscription; checks the live set with the driver.
+
+        While a profiler runs that CUPTI is lent to, this waits for its end.
+        """
         with self._lock:
-            if self._state in ("paused", "yielded", "degraded", "no GPU"):
+            if self._state == "paused" and self._profilers.in_use:
+                self._state, self._reason = "yielded", "CUPTI is lent to a profiler that is running"
+            elif self._state in ("paused", "yielded", "degraded", "no GPU") and not self._profilers.in_use:
                 self._attach()
                 self._describe()
+                self._follow()
             return self.status()
 
-    def yield_slot(self, to: str) -> bool:
-        """Give CUPTI to another profiler. True when there was something to give. Marks a gap."""
+    def yield_slot(self, to: str, *, shares: bool = False) -> bool:
+        """Give CUPTI to another profiler. True when there was something to give. Marks a gap.
+
+        Args:
+            to: who gets it, for people.
+            shares: the other profiler subscribes with ``allowMultipleSubscribers``, so from CUPTI 13.2 on both can be
+                served. A profiler that uses the older ``cuptiSubscribe`` would be refused there too.
+        """
         with self._lock:
-            if self._state != "on" or _core.health()["multiple"]:
+            health = _core.health()
+            if self._state not in ("on", "paused") or not health["subscribed"] or (shares and health["multiple"]):
                 return False
             self._open_gap(f"CUPTI was lent to {to}")
             _core.unsubscribe()
-            self._state, self._reason = "yielded", f"CUPTI is lent to {to}"
+            if self._state == "on":
+                self._state, self._reason = "yielded", f"CUPTI is lent to {to}"
             return True
 
     def check(self) -> bool:
-        """Heartbeat: True when calls are seen. A lost subscription is taken up again where that is possible."""
+        """Heartbeat: True when calls are seen. A lost subscription is taken up again where that is possible.
+
+        Cheap enough for the end of every cell. Any thread.
+        """
         with self._lock:
-            if self._state == "yielded":
-                self._attach()
-                return self._state == "on"
+            if self._state == "yielded" or (self._state == "degraded" and self._attachment.busy):
+                return not self._profilers.in_use and self._retake()
             if self._state != "on":
                 return False
             if _core.heartbeat():
                 return True
             self._open_gap("the CUPTI subscription was lost: another tool reset CUPTI")
             _core.unsubscribe()
-            self._attach()
-            return self._state == "on"
+            return self._retake()
+
+    def _retake(self) -> bool:
+        before = self._state
+        self._attach()
+        if self._state != before:
+            self._describe()
+        return self._state == "on"
+
+    def _follow(self) -> None:
+        """Keep an eye on the subscription from now on. Threads of ours must be gone before the interpreter goes."""
+        if self._state != "no GPU":
+            self._heartbeat.start()
+            atexit.unregister(self.stop)
+            atexit.register(self.stop)
+
+    def _beat(self) -> None:
+        """What the heartbeat's thread does. It never waits for the lock: ``stop`` holds that and waits for the thread.
+
+        Kineto resets CUPTI on some other thread a moment after a profile; a call from here meanwhile might hang both.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._state == "yielded" and self._profilers.settling:
+                return
+            if not self.check() and self._state == "yielded" and not self._profilers.in_use:
+                self._start_sampling()  # the profiler keeps CUPTI: samples are better than nothing
+        finally:
+            self._lock.release()
+
+    def _forget(self) -> None:
+        """Be off. For a forked child, which has none of our threads and where any lock may be held for ever."""
+        self._lock = threading.RLock()
+        self._heartbeat = Heartbeat(self._beat)
+        self._sampler = None
+        self._profilers.remove()
+        self._threads.remove()
+        self._attachment = tracker.Attachment(attached=False)
+        self._state, self._reason = "off", ""
+        self._directory, self._gap_open = None, False
 
     def _attach(self) -> None:
         previous = self._state
@@ -164,11 +230,13 @@ class Session:
                 self._close_gap()
             return
         if self._attachment.busy and previous == "yielded":
+            self._reason = self._attachment.reason
             return
         present = driver.is_driver_present() and self._devices_now()
         self._state = "degraded" if present else "no GPU"
         self._reason = self._attachment.reason
         if present:
+            self._open_gap(self._reason.rstrip("."))
             self._start_sampling()
 
     def _open_gap(self, reason: str) -> None:
@@ -186,18 +254,29 @@ class Session:
 
     def _start_sampling(self) -> None:
         if self._sampler is None:
-            self._sampler = Sampler()
-            self._sampler.start()
+            self._sampler = Sampler(self._devices_now())
+        self._sampler.start()
 
     def _stop_sampling(self) -> None:
+        """What was sampled stays, for reports on the time in which nothing better was known."""
         if self._sampler is not None:
             self._sampler.stop()
-            self._sampler = None
+
+    def _sample_now(self) -> None:
+        """A sample at the edge of a span, so that its begin and its end are those of the span."""
+        sampler = self._sampler
+        if sampler is not None:
+            sampler.refresh()
+
+    def _samples(self) -> np.ndarray | None:
+        samples = self._sampler.samples() if self._sampler is not None else None
+        return samples if samples is not None and len(samples) else None
 
     def _begin_recording(self) -> None:
         self._records, self._records_read = RecordTable(), 0
         self._directory, self._recording_problem = None, ""
         self._gap_open = False
+        self._sampler = None
         try:
             self._directory = recording.create_directory()
         except recording.RecordingError as error:
@@ -237,7 +316,7 @@ class Session:
             self._process,
             driver=self._process.driver or (driver.driver_version() if self._devices else ""),
             simulated=simulator.is_active(),
-            degraded=self._reason if self._state == "degraded" else "",
+            degraded=self._reason.rstrip(".") if self._state == "degraded" else "",
         )
         if self._directory is not None:
             try:
@@ -277,7 +356,7 @@ class Session:
             )
         if health["lost_events"]:
             warnings.append(f"{health['lost_events']} events found no room, on disk or in memory, and are lost.")
-        return tuple(warnings)
+        return (*warnings, *self._profilers.problems)
 
     def _notes(self) -> list[Any]:
         self._read_records()
@@ -297,6 +376,7 @@ class Session:
             self._local.outer = parent
         span = int(_core.begin_span(parent, json.dumps(description), _is_main_thread()))
         stack.append(span)
+        self._sample_now()
         return span
 
     def close_span(self, span: int, **description: Any) -> None:
@@ -304,6 +384,7 @@ class Session:
         stack = self._open_spans()
         if span not in stack:
             return
+        self._sample_now()
         while True:
             inner = stack.pop()
             parent = stack[-1] if stack else self._local.outer
@@ -332,7 +413,7 @@ class Session:
                 raise RuntimeError("Nothing is being recorded. Run `%load_ext gpumem_magic` or gpumem_magic.start().")
             tables = _core.snapshot()
             self._read_records()
-            return snapshot_from_tables(
+            taken = snapshot_from_tables(
                 tables,
                 self._records,
                 SegmentedEventLog(_recount(_core.segments(), tables)),
@@ -341,10 +422,14 @@ class Session:
                 devices=self._devices,
                 warnings=self._warnings(_core.health()),
             )
+            return dataclasses.replace(taken, samples=self._samples())
 
     def report(self, cell: int, **options: Any) -> CellReport:
-        """What span ``cell`` did; options as for ``analysis.cell_report.cell_report``."""
-        return cell_report(self.snapshot(), cell, **options)
+        """What span ``cell`` did; options as for ``analysis.cell_report.cell_report``, of no effect on samples."""
+        snapshot = self.snapshot()
+        if is_sampled(snapshot, cell):
+            return sampled_report(snapshot, cell)
+        return cell_report(snapshot, cell, **options)
 
     def _read_records(self) -> None:
         data = _core.read_records(self._records_read)
@@ -361,6 +446,17 @@ class Session:
     def directory(self) -> pathlib.Path | None:
         """Where the recording is; None while it is kept in memory."""
         return self._directory
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _forget_sessions() -> None:
+    for session in list(_sessions):
+        session._forget()  # noqa: SLF001  (nobody else knows which there are)
+
+
+os.register_at_fork(after_in_child=_forget_sessions)
 
 
 def _is_main_thread() -> bool:

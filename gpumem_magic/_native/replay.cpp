@@ -28,11 +28,14 @@ class Reader {
     result_.warnings.push_back(path.substr(path.rfind('/') + 1) + ": " + what + ".");
   }
   void apply(uint64_t index, Event& event);
+  void read_again();
 
   Replay& result_;
   Ledger& ledger_;
   Series& series_;
   std::vector<Event> batch_{kBatch};
+  std::string previous_;  // the segment read last, and how many warnings there were before it
+  size_t warnings_before_ = 0;
 };
 
 void Reader::apply(uint64_t index, Event& event) {
@@ -43,6 +46,7 @@ void Reader::apply(uint64_t index, Event& event) {
 }
 
 void Reader::read(const std::string& path) {
+  size_t warnings_before = result_.warnings.size();
   const std::unique_ptr<FILE, CloseFile> file(open_regular(path));
   if (file == nullptr) {
     warn(path, "it cannot be opened");
@@ -62,6 +66,10 @@ void Reader::read(const std::string& path) {
   const uint64_t committed = header->committed.load();
   const uint64_t promised = std::min(committed, header->capacity);
   if (committed > header->capacity) warn(path, "it claims more events than it has room for");
+  if (header->first > ledger_.next_serial() && !previous_.empty()) {
+    read_again();
+    warnings_before = result_.warnings.size();
+  }
   if (header->first > ledger_.next_serial()) {
     warn(path, "the " + std::to_string(header->first - ledger_.next_serial()) + " events before it are missing");
     ledger_.skip_to(header->first);
@@ -89,6 +97,17 @@ void Reader::read(const std::string& path) {
   }
   // A segment that was prepared and not used yet has no place in the order of events.
   if (done > 0) result_.segments.push_back({path, header->first, done});
+  previous_ = path;
+  warnings_before_ = warnings_before;
+}
+
+// The writer filled the segment before this one, and began this one, while we were reading that.
+void Reader::read_again() {
+  const std::string path = std::move(previous_);
+  previous_.clear();
+  result_.warnings.resize(warnings_before_);
+  if (!result_.segments.empty() && result_.segments.back().path == path) result_.segments.pop_back();
+  read(path);
 }
 
 }  // namespace

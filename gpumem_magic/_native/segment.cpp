@@ -17,6 +17,8 @@ namespace gpumem {
 namespace {
 
 constexpr size_t kCrcCovers = 60;
+// A file has its name once its header is complete, so that no reader and no death of ours leaves half a header.
+constexpr char kUnpublished[] = ".new";
 
 int open_backing(const std::string& path) {
   if (path.empty()) return memfd_create("gpumem-segment", MFD_CLOEXEC);
@@ -29,7 +31,8 @@ Segment* Segment::create(const std::string& path, const char* magic, uint32_t re
                          uint64_t bytes, int& error) {
   std::unique_ptr<Segment> segment(new Segment);
   segment->bytes_ = bytes;
-  segment->fd_ = open_backing(path);
+  if (!path.empty()) segment->path_ = path + kUnpublished;
+  segment->fd_ = open_backing(segment->path_);
   if (segment->fd_ < 0) {
     error = errno;
     return nullptr;
@@ -42,13 +45,13 @@ Segment* Segment::create(const std::string& path, const char* magic, uint32_t re
     error = posix_fallocate(segment->fd_, 0, static_cast<off_t>(size));
   }
   if (error != 0) {
-    if (!path.empty()) unlink(path.c_str());
+    if (!path.empty()) unlink(segment->path_.c_str());
     return nullptr;
   }
   void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd_, 0);
   if (base == MAP_FAILED) {
     error = errno;
-    if (!path.empty()) unlink(path.c_str());
+    if (!path.empty()) unlink(segment->path_.c_str());
     return nullptr;
   }
   segment->base_ = static_cast<unsigned char*>(base);
@@ -66,7 +69,6 @@ Segment* Segment::create(const std::string& path, const char* magic, uint32_t re
     std::snprintf(name, sizeof name, "/proc/%d/fd/%d", static_cast<int>(getpid()), segment->fd_);
     segment->path_ = name;
   } else {
-    segment->path_ = path;
     close(segment->fd_);
     segment->fd_ = -1;
   }
@@ -90,6 +92,11 @@ uint32_t Segment::header_crc() const { return crc32(base_, kCrcCovers); }
 void Segment::set_first(uint64_t first) {
   header()->first = first;
   header()->header_crc = header_crc();
+  const size_t suffix = std::strlen(kUnpublished);
+  if (path_.size() < suffix || path_.compare(path_.size() - suffix, suffix, kUnpublished) != 0) return;
+  std::string published = path_.substr(0, path_.size() - suffix);
+  // Fails only when somebody took the directory away, and with it what was recorded.
+  if (rename(path_.c_str(), published.c_str()) == 0) path_ = std::move(published);
 }
 
 void Segment::seal() {

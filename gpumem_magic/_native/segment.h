@@ -47,7 +47,7 @@ class Segment {
 
   // Takes the page faults of the first writes now, on a thread that may wait for them.
   void prefault();
-  // Says what the first record's index (or byte offset) is. Before the first commit.
+  // Says what the first record's index (or byte offset) is, and gives the file its name. Before the first commit.
   void set_first(uint64_t first);
 
   unsigned char* payload() const { return base_ + kHeaderSize; }

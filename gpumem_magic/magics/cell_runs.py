@@ -79,13 +79,14 @@ class CellRuns:
             "first_line": first_line(raw),
             "cell_id": getattr(info, "cell_id", None),
             "execution_count": count,
-            "source_file": self._source_file(raw, count),
+            "source_file": self._source_file(info, raw, count),
         }
 
-    def _source_file(self, raw: str, count: int | None) -> str:
+    def _source_file(self, info: ExecutionInfo, raw: str, count: int | None) -> str:
         """The file name that the cell's code objects will carry, so that their lines can be called In [7]:3."""
         try:
-            transformed = self._shell.transform_cell(raw)
+            # Older IPythons do not hand the translation over.
+            transformed = getattr(info, "transformed_cell", None) or self._shell.transform_cell(raw)
             return str(self._shell.compile.get_code_name(raw, transformed, count or 0))
         except Exception:  # noqa: BLE001  (a cell that IPython cannot translate has no code objects)
             return ""

@@ -111,7 +111,7 @@ def test_a_trial_that_ends_badly(monkeypatch: pytest.MonkeyPatch, code: str, pro
     def run_other(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         return start([command[0], "-c", code], **options)
 
-    monkeypatch.setattr(probe.subprocess, "run", run_other)
+    monkeypatch.setattr(subprocess, "run", run_other)
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1)
     assert probe.try_tracker().problem == problem
     assert next(checks.check_tracking()).grade == "fail"

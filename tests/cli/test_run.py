@@ -26,7 +26,8 @@ def recorded(gpumem: Gpumem) -> dict[str, Any]:
     """The last recording, as ``gpumem report --json`` tells it."""
     done = gpumem("report", "--json")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def test_the_whole_script_is_one_span(gpumem: Gpumem, script: Script) -> None:

@@ -47,6 +47,16 @@ using Random = std::mt19937_64;
 inline uint64_t below(Random& random, uint64_t limit) { return random() % limit; }
 inline bool one_in(Random& random, uint64_t n) { return random() % n == 0; }
 
+inline std::vector<std::string> segment_files(const std::string& directory, const std::string& prefix) {
+  std::vector<std::string> found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind(prefix, 0) == 0 && entry.path().extension() == ".bin") found.push_back(entry.path().string());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
 // A directory of this test's own under TMPDIR, removed with everything in it.
 class Directory {
  public:
@@ -61,15 +71,8 @@ class Directory {
 
   const std::string& path() const { return path_; }
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  // Files whose names begin with `prefix`, in order of their names.
-  std::vector<std::string> files(const std::string& prefix) const {
-    std::vector<std::string> found;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-      if (entry.path().filename().string().rfind(prefix, 0) == 0) found.push_back(entry.path().string());
-    }
-    std::sort(found.begin(), found.end());
-    return found;
-  }
+  // Files named `prefix`*.bin, in order of their names.
+  std::vector<std::string> files(const std::string& prefix) const { return segment_files(path_, prefix); }
 
  private:
   std::string path_;

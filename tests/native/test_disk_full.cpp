@@ -61,14 +61,7 @@ void write(Journal& journal, Ledger& ledger, uint64_t begin, uint64_t end) {
   }
 }
 
-std::vector<std::string> files(const std::string& directory, const std::string& prefix) {
-  std::vector<std::string> found;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    if (entry.path().filename().string().rfind(prefix, 0) == 0) found.push_back(entry.path().string());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
+using test::segment_files;
 
 void full_from_the_beginning() {
   on_small_disk(1, [](const std::string& disk) {
@@ -80,7 +73,7 @@ void full_from_the_beginning() {
     const auto segments = journal.segments();
     CHECK_EQ(segments.size(), 1u);
     CHECK_EQ(segments[0].count, 1000u);
-    CHECK(files(disk, "events-").empty());
+    CHECK(segment_files(disk, "events-").empty());
   });
 }
 
@@ -97,10 +90,10 @@ void full_after_a_while() {
       while (journal.segments().size() > 4) std::this_thread::yield();
       const auto live = journal.segments();
       CHECK_EQ(live.back().first + live.back().count, total);
-      CHECK_EQ(files(disk, "events-").size(), 3u);
+      CHECK_EQ(segment_files(disk, "events-").size(), 3u);
     }
-    const auto folds = files(disk, "fold.bin");
-    const Replay replay = replay_recording(files(disk, "events-"), folds.empty() ? "" : folds[0]);
+    const auto folds = segment_files(disk, "fold.bin");
+    const Replay replay = replay_recording(segment_files(disk, "events-"), folds.empty() ? "" : folds[0]);
     // Every event that reached the disk is still there, in order.
     uint64_t next = 0;
     for (const SegmentInfo& segment : replay.segments) {
@@ -127,8 +120,8 @@ void no_room_for_the_fold() {
       write(journal, ledger, 2 * kSegmentEvents + 10, 3 * kSegmentEvents + 10);
       CHECK_EQ(journal.lost(), 0u);
     }
-    const auto folds = files(disk, "fold.bin");
-    const Replay replay = replay_recording(files(disk, "events-"), folds.empty() ? "" : folds[0]);
+    const auto folds = segment_files(disk, "fold.bin");
+    const Replay replay = replay_recording(segment_files(disk, "events-"), folds.empty() ? "" : folds[0]);
     CHECK(replay.tables.counters[kEvents] >= 2 * kSegmentEvents);
     test::check_consistent(replay.tables);
   });
@@ -143,7 +136,7 @@ void records_on_a_full_disk() {
     CHECK_EQ(log.error(), ENOSPC);
     CHECK_EQ(log.read(0).size(), log.size());
     log.close();
-    CHECK_EQ(files(disk, "tables-").size(), 1u);
+    CHECK_EQ(segment_files(disk, "tables-").size(), 1u);
   });
 }
 

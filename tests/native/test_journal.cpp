@@ -99,6 +99,7 @@ void rotated_segments_are_all_there() {
   test::check_same(replay.tables, writer.tables());
   // Closing gives back what was reserved and not needed, and leaves no prepared segment behind.
   CHECK_EQ(directory.files("events-").size(), 4u);
+  CHECK_EQ(std::distance(std::filesystem::directory_iterator(directory.path()), {}), 4);
   CHECK_EQ(std::filesystem::file_size(directory.files("events-")[3]), kHeaderSize + 12345 * sizeof(Event));
 }
 
@@ -219,8 +220,8 @@ void a_killed_writer_loses_nothing() {
       writer.write(count);
       // Wait for the keeper to prepare the next segment, which no event has reached yet.
       if (count > kSegmentEvents / 4) {
-        const size_t wanted = count > kSegmentEvents ? 3 : 2;
-        wait_until([&] { return directory.files("events-").size() == wanted; });
+        const char* prepared = count > kSegmentEvents ? "events-00000003.bin.new" : "events-00000002.bin.new";
+        wait_until([&] { return access((directory / prepared).c_str(), F_OK) == 0; });
       }
       const Ledger::Tables tables = writer.tables();
       CHECK_EQ(write(pipe_ends[1], tables.counters, sizeof tables.counters),
@@ -264,9 +265,9 @@ void interrupted_by_signals() {
     int error = 0;
     const std::unique_ptr<Segment> segment(
         Segment::create(path, kEventMagic, sizeof(Event), 1, kSegmentBytes, error));
-    unlink(path.c_str());
     CHECK_EQ(error, 0);
     CHECK(segment != nullptr);
+    unlink(segment->path().c_str());
   }
   done = true;
   pest.join();
