@@ -236,7 +236,7 @@ class Session:
         self._state = "degraded" if present else "no GPU"
         self._reason = self._attachment.reason
         if present:
-            self._open_gap(self._reason.rstrip("."))
+            self._open_gap(self._reason.partition(". ")[0].rstrip("."))
             self._start_sampling()
 
     def _open_gap(self, reason: str) -> None:
@@ -303,7 +303,8 @@ class Session:
 
     def _devices_now(self) -> tuple[Device, ...]:
         if not self._devices and driver.is_driver_present():
-            self._devices = driver.devices()
+            with contextlib.suppress(RuntimeError):  # a driver so old that it lacks a call: its devices stay unnamed
+                self._devices = driver.devices()
         return self._devices
 
     def _describe(self, *, ended: bool = False) -> None:

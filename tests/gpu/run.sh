@@ -17,6 +17,6 @@ tests=$(mktemp -d)
 cp -r tests benchmarks notebooks pyproject.toml "$tests"
 cd "$tests"
 status=0
-timeout 400 python3 -m pytest tests/gpu -q -p no:cacheprovider --timeout=150 2>&1 | tee "$out/tests.log" || status=1
+timeout 400 python3 -m pytest tests/gpu tests/driver -q -p no:cacheprovider --timeout=150 2>&1 | tee "$out/tests.log" || status=1
 timeout 180 python3 -m benchmarks.overhead 2>&1 | tee "$out/overhead.txt" || status=1
 exit $status

@@ -123,3 +123,32 @@ def test_jax_pool(on_gpu: OnGpu) -> None:
     )
     assert found["live"] >= 64 * MIB
     assert any("jax" in library.lower() or "xla" in library.lower() for library in found["libraries"]), found
+
+
+def test_torch_on_the_second_gpu(on_gpu: OnGpu) -> None:
+    found = on_gpu("""
+        import torch
+        if torch.cuda.device_count() < 2:
+            print("ANSWER null"); sys.exit()
+        torch.empty(1, device="cuda:1")
+        gpumem.start()
+        kept = torch.empty(64 << 20, dtype=torch.uint8, device="cuda:1")
+        live = gpumem.snapshot().live_bytes_by_device()
+        answer(live=[live.get(0, 0), live.get(1, 0)])
+    """)
+    if found is None:
+        pytest.skip("needs two GPUs, and this machine has one")
+    assert found["live"] == [0, 64 * MIB]
+
+
+def test_modules_are_noted(on_gpu: OnGpu) -> None:
+    found = on_gpu("""
+        import torch
+        gpumem.start()
+        a = torch.ones(256, 256, device="cuda"); (a @ a).sum().item()
+        events = gpumem.snapshot().events.between(0, 2**63)
+        loads = events[events["kind"] == Kind.MODULE_LOAD]
+        answer(modules=len(loads), bytes=int(loads["size"].sum()))
+    """)
+    assert found["modules"] > 0
+    assert found["bytes"] > 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cuda.bindings import driver as cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,15 +14,11 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def _two_gpus() -> None:
-    status, count = cuda.cuDeviceGetCount() if int(cuda.cuInit(0)[0]) == 0 else (0, 0)
-    if int(status) != 0 or count < 2:
-        pytest.skip(f"needs two GPUs, and this machine has {count}")
-
-
 def test_bytes_per_device_agree_with_the_driver(on_gpu: OnGpu) -> None:
     found = on_gpu("""
+        check(cuda.cuInit(0))
+        if check(cuda.cuDeviceGetCount()) < 2:
+            print("ANSWER null"); sys.exit()
         use_device(1); first = used()
         use_device(0); zeroth = used()
         gpumem.start()
@@ -45,17 +40,7 @@ def test_bytes_per_device_agree_with_the_driver(on_gpu: OnGpu) -> None:
                deltas=[block.per_device[0].delta_bytes, block.per_device[1].delta_bytes],
                names=[device.name for device in gpumem.status().devices])
     """)
+    if found is None:
+        pytest.skip("needs two GPUs, and this machine has one")
     assert found["grown"] == found["live"] == found["deltas"] == [96 * MIB, 96 * MIB]
     assert len(found["names"]) == 2
-
-
-def test_torch_on_the_second_gpu(on_gpu: OnGpu) -> None:
-    found = on_gpu("""
-        import torch
-        torch.empty(1, device="cuda:1")
-        gpumem.start()
-        kept = torch.empty(64 << 20, dtype=torch.uint8, device="cuda:1")
-        live = gpumem.snapshot().live_bytes_by_device()
-        answer(live=[live.get(0, 0), live.get(1, 0)])
-    """)
-    assert found["live"] == [0, 64 * MIB]

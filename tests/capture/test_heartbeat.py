@@ -1,0 +1,219 @@
+"""The thread that watches the subscription: there while it is needed, gone when it is not, harmless in between."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from gpumem_magic.capture.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from tests.capture.conftest import Script
+
+MIB = 1 << 20
+
+
+def test_beats_until_it_is_stopped() -> None:
+    beats = threading.Semaphore(0)
+    pulse = Heartbeat(beats.release, interval_s=0.001)
+    pulse.start()
+    pulse.start()
+    assert all(beats.acquire(timeout=5) for _ in range(3))
+    assert sum(thread.name == "gpumem-heartbeat" for thread in threading.enumerate()) == 1
+    pulse.stop()
+    assert not pulse.is_alive
+    assert "gpumem-heartbeat" not in {thread.name for thread in threading.enumerate()}
+    pulse.stop()
+
+
+def test_stopping_does_not_wait_for_the_interval() -> None:
+    pulse = Heartbeat(lambda: None, interval_s=60)
+    pulse.start()
+    began = time.monotonic()
+    pulse.stop()
+    assert time.monotonic() - began < 1
+
+
+def test_a_failing_beat_is_remembered_and_ends_nothing() -> None:
+    beats = threading.Semaphore(0)
+
+    def beat() -> None:
+        beats.release()
+        raise ValueError("no")
+
+    pulse = Heartbeat(beat, interval_s=0.001)
+    pulse.start()
+    assert all(beats.acquire(timeout=5) for _ in range(2))
+    pulse.stop()
+    assert pulse.problem == "ValueError('no')"
+
+
+def test_may_be_started_again() -> None:
+    beats = threading.Semaphore(0)
+    pulse = Heartbeat(beats.release, interval_s=0.001)
+    for _ in range(2):
+        pulse.start()
+        assert beats.acquire(timeout=5)
+        pulse.stop()
+
+
+def test_a_session_has_the_thread_from_start_to_stop(script: Script) -> None:
+    found = script("""
+        simulate()
+        session = Session()
+        before = our_threads()
+        session.start()
+        during = our_threads()
+        session.stop()
+        answer(before=before, during=during, after=our_threads())
+    """)
+    assert found == {"before": [], "during": ["gpumem-heartbeat"], "after": []}
+
+
+def test_a_process_may_end_without_stopping(script: Script) -> None:
+    """Threads of ours that still run while the interpreter goes would take it down in native code."""
+    found = script("""
+        simulate()
+        cupti_found, cupti.find_cupti = cupti.find_cupti, lambda: None
+        blind = quick(Session(), 0.0001)
+        blind.start()
+        blind._sampler.interval_s = 0.0001
+        cupti.find_cupti = cupti_found
+        watching = quick(Session(), 0.0001)
+        watching.start()
+        time.sleep(0.2)
+        answer(states=[blind.state, watching.state])
+    """)
+    assert found == {"states": ["degraded", "on"]}
+
+
+def test_nothing_hangs_when_all_happens_at_once(script: Script) -> None:
+    """Beats, losses, loans, pauses and snapshots against threads that allocate, take the GIL and collect garbage."""
+    found = script("""
+        import gc
+        sys.setswitchinterval(1e-5)
+        simulate()
+        session = quick(Session(), 0.0005)
+        session.start()
+        ended = threading.Event()
+        errors, pairs = [], [0] * 4
+
+        def guarded(work, *args):
+            try:
+                use_device(0)
+                while not ended.is_set():
+                    work(*args)
+            except BaseException as error:
+                errors.append(repr(error))
+
+        def churn(index):
+            free(allocate(1 + index))
+            pairs[index] += 1
+
+        def disturb():
+            session.snapshot().self_check()
+            if session.yield_slot("another tool"):
+                time.sleep(0.001)
+            session.check()
+            session.pause()
+            session.resume()
+            session.status()
+
+        def lose():
+            other.finalize()
+            time.sleep(0.02)
+
+        def import_things():
+            sys.modules.pop("colorsys", None)
+            import colorsys
+            gc.collect()
+
+        other = Other()
+        work = [(churn, 0), (churn, 1), (churn, 2), (disturb,), (lose,), (import_things,)]
+        threads = [threading.Thread(target=guarded, args=each) for each in work]
+        for thread in threads: thread.start()
+        time.sleep(4)
+        ended.set()
+        for thread in threads: thread.join(20)
+        hung = [thread.name for thread in threads if thread.is_alive()]
+        back = until(session.check, 2)
+        kept = allocate(3)
+        live = [int(size) for size in session.snapshot().allocations["size"]]
+        session.stop()
+        answer(hung=hung, errors=errors, worked=min(pairs[:3]) > 50, back=back, live=live, threads=our_threads(),
+               problem=session._heartbeat.problem)
+    """)
+    assert found == {
+        "hung": [],
+        "errors": [],
+        "worked": True,
+        "back": True,
+        "live": [3 * MIB],
+        "threads": [],
+        "problem": "",
+    }
+
+
+def test_a_forked_child_is_off_and_can_start_a_recording_of_its_own(script: Script) -> None:
+    """Also when the heartbeat, or another thread, held the session's lock at the moment of the fork."""
+    found = script("""
+        simulate()
+        session = quick(Session(), 0.0001)
+        mine = session.start().recording
+        allocate(8)
+        originals = threading.Thread.start
+        held = threading.Event()
+        ended = threading.Event()
+
+        def hold():
+            with session._lock:
+                held.set()
+                ended.wait(10)
+
+        def child(pipe):
+            state, threads = session.state, our_threads()
+            status = session.start()
+            kept = allocate(4)
+            snapshot = session.snapshot()
+            snapshot.self_check()
+            told = dict(state=state, threads=threads, now=status.state, pid=status.recording.endswith(str(os.getpid())),
+                        other=status.recording != mine, live=snapshot.live_bytes, alive=our_threads())
+            session.stop()
+            os.write(pipe, json.dumps(told | {"stopped": our_threads()}).encode())
+
+        reports = []
+        for keep in (False, True):
+            if keep:
+                holder = threading.Thread(target=hold)
+                holder.start()
+                held.wait()
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    child(writing)
+                finally:
+                    os._exit(0)
+            os.close(writing)
+            told = b"".join(iter(lambda: os.read(reading, 65536), b""))
+            os.waitpid(pid, 0)
+            reports.append(json.loads(told))
+        ended.set()
+        holder.join()
+        allocate(2)
+        answer(children=reports, state=session.state, live=session.snapshot().live_bytes, threads=our_threads())
+        session.stop()
+    """)
+    child = {
+        "state": "off",
+        "threads": [],
+        "now": "on",
+        "pid": True,
+        "other": True,
+        "live": 4 * MIB,
+        "alive": ["gpumem-heartbeat"],
+        "stopped": [],
+    }
+    assert found["children"] == [child, child]
+    assert (found["state"], found["live"], found["threads"]) == ("on", 10 * MIB, ["gpumem-heartbeat"])
