@@ -217,11 +217,11 @@ class Session:
         self._threads.remove()
         self._attachment = tracker.Attachment(attached=False)
         self._state, self._reason = "off", ""
-        self._directory, self._gap_open = None, False
+        self._directory, self._gap_open, self._devices = None, False, ()
 
     def _attach(self) -> None:
         previous = self._state
-        self._attachment = tracker.attach()
+        self._attachment = _attach_to_cupti()
         if self._attachment.attached:
             self._stop_sampling()
             self._state, self._reason = "on", ""
@@ -447,6 +447,23 @@ class Session:
     def directory(self) -> pathlib.Path | None:
         """Where the recording is; None while it is kept in memory."""
         return self._directory
+
+
+_FORKED = (
+    "This process was forked from one that uses CUDA, and CUDA works in no such process. "
+    "Start the process with the method `spawn` or `forkserver` instead."
+)
+_cuda_pid = 0  # process in which the driver was initialised for us
+
+
+def _attach_to_cupti() -> tracker.Attachment:
+    global _cuda_pid  # noqa: PLW0603  (it is a fact about the process, whatever sessions there are)
+    if _cuda_pid not in (0, os.getpid()):
+        return tracker.Attachment(attached=False, reason=_FORKED)
+    attachment = tracker.attach()
+    if attachment.attached or attachment.busy:
+        _cuda_pid = os.getpid()
+    return attachment
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

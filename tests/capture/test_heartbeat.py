@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from gpumem_magic.capture.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -155,65 +157,87 @@ def test_nothing_hangs_when_all_happens_at_once(script: Script) -> None:
     }
 
 
-def test_a_forked_child_is_off_and_can_start_a_recording_of_its_own(script: Script) -> None:
-    """Also when the heartbeat, or another thread, held the session's lock at the moment of the fork."""
-    found = script("""
-        simulate()
-        session = quick(Session(), 0.0001)
-        mine = session.start().recording
-        allocate(8)
-        originals = threading.Thread.start
-        held = threading.Event()
-        ended = threading.Event()
-
-        def hold():
-            with session._lock:
-                held.set()
-                ended.wait(10)
-
-        def child(pipe):
-            state, threads = session.state, our_threads()
-            status = session.start()
-            kept = allocate(4)
-            snapshot = session.snapshot()
-            snapshot.self_check()
-            told = dict(state=state, threads=threads, now=status.state, pid=status.recording.endswith(str(os.getpid())),
-                        other=status.recording != mine, live=snapshot.live_bytes, alive=our_threads())
-            session.stop()
-            os.write(pipe, json.dumps(told | {"stopped": our_threads()}).encode())
-
-        reports = []
-        for keep in (False, True):
-            if keep:
-                holder = threading.Thread(target=hold)
-                holder.start()
-                held.wait()
+FORKING = """
+        def told_by_child(work):
             reading, writing = os.pipe()
             pid = os.fork()
             if pid == 0:
                 try:
-                    child(writing)
+                    os.write(writing, json.dumps(work()).encode())
                 finally:
                     os._exit(0)
             os.close(writing)
             told = b"".join(iter(lambda: os.read(reading, 65536), b""))
             os.waitpid(pid, 0)
-            reports.append(json.loads(told))
-        ended.set()
-        holder.join()
-        allocate(2)
-        answer(children=reports, state=session.state, live=session.snapshot().live_bytes, threads=our_threads())
+            return json.loads(told)
+
+        def in_child():
+            state, threads = session.state, our_threads()
+            status = session.start()
+            live = None
+            if status.state == "on":
+                use_device(0)
+                kept = allocate(4)
+                live = session.snapshot().live_bytes
+            session.snapshot().self_check()
+            mine = status.recording.endswith(str(os.getpid()))
+            told = dict(state=state, threads=threads, now=status.state, reason=status.reason, mine=mine, live=live,
+                        alive=our_threads())
+            session.stop()
+            return told | {"stopped": our_threads(), "patched": hasattr(threading.Thread.start, "_gpumem")}
+"""
+
+
+def test_a_child_forked_before_cuda_was_used_records_for_itself(script: Script) -> None:
+    found = script(
+        FORKING
+        + """
+        simulator.activate(devices=1, memory="16GiB")
+        from cuda.bindings import driver as cuda
+        session = Session()
+        answer(child=told_by_child(in_child), parent=session.start().state)
         session.stop()
-    """)
-    child = {
-        "state": "off",
-        "threads": [],
-        "now": "on",
-        "pid": True,
-        "other": True,
-        "live": 4 * MIB,
-        "alive": ["gpumem-heartbeat"],
-        "stopped": [],
-    }
-    assert found["children"] == [child, child]
+        """
+    )
+    child = found["child"]
+    assert (child["state"], child["now"], child["live"], child["mine"]) == ("off", "on", 4 * MIB, True)
+    assert (child["threads"], child["alive"], child["stopped"]) == ([], ["gpumem-heartbeat"], [])
+    assert not child["patched"]
+    assert found["parent"] == "on"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_child_forked_while_tracking_is_off_and_says_why_it_stays_so(script: Script, held: bool) -> None:
+    """Also when another thread held the session's lock at the moment of the fork."""
+    found = script(
+        FORKING
+        + f"""
+        simulate()
+        session = quick(Session(), 0.0001)
+        session.start()
+        allocate(8)
+        has, ended = threading.Event(), threading.Event()
+
+        def hold():
+            with session._lock:
+                has.set()
+                ended.wait(30)
+
+        holder = threading.Thread(target=hold)
+        if {held}:
+            holder.start()
+            has.wait()
+        children = [told_by_child(in_child) for _ in range(3)]
+        ended.set()
+        if {held}:
+            holder.join()
+        allocate(2)
+        answer(children=children, state=session.state, live=session.snapshot().live_bytes, threads=our_threads())
+        session.stop()
+        """
+    )
+    for child in found["children"]:
+        assert (child["state"], child["now"], child["mine"]) == ("off", "no GPU", True)
+        assert child["reason"].startswith("This process was forked from one that uses CUDA")
+        assert (child["threads"], child["alive"], child["stopped"], child["patched"]) == ([], [], [], False)
     assert (found["state"], found["live"], found["threads"]) == ("on", 10 * MIB, ["gpumem-heartbeat"])

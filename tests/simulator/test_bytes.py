@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cuda.bindings import driver
 
 from gpumem_magic import simulator
 from tests.simulator.driver import CONTEXT, GiB, MiB, ok, start, status, used
@@ -10,10 +11,8 @@ from tests.simulator.fresh_process import in_fresh_process
 
 
 @in_fresh_process()
-def test_small_requests_share_pages_and_large_ones_round_up():
+def test_small_requests_share_pages_and_large_ones_round_up() -> None:
     start()
-    from cuda.bindings import driver
-
     for size, count, expected in [
         (1, 20, 2 * MiB),
         (MiB, 20, 20 * MiB),
@@ -30,10 +29,8 @@ def test_small_requests_share_pages_and_large_ones_round_up():
 
 
 @in_fresh_process()
-def test_out_of_memory_comes_exactly_at_capacity():
+def test_out_of_memory_comes_exactly_at_capacity() -> None:
     start(memory="1GiB")
-    from cuda.bindings import driver
-
     free, total = ok(driver.cuMemGetInfo())
     assert (free, total) == (GiB - CONTEXT, GiB)
     assert status(driver.cuMemAlloc(free + 1)) == 2
@@ -45,10 +42,8 @@ def test_out_of_memory_comes_exactly_at_capacity():
 
 
 @in_fresh_process()
-def test_modules_arrays_and_mipmaps_take_memory():
+def test_modules_arrays_and_mipmaps_take_memory() -> None:
     start()
-    from cuda.bindings import driver
-
     module = ok(driver.cuModuleLoadData(b"any image"))
     assert used() == 4 * MiB
     ok(driver.cuModuleUnload(module))
@@ -69,10 +64,8 @@ def test_modules_arrays_and_mipmaps_take_memory():
 
 
 @in_fresh_process()
-def test_host_memory_takes_nothing_of_the_device_and_managed_only_where_prefetched():
+def test_host_memory_takes_nothing_of_the_device_and_managed_only_where_prefetched() -> None:
     start()
-    from cuda.bindings import driver
-
     pinned = ok(driver.cuMemAllocHost(10 * MiB))
     attach = driver.CUmemAttach_flags.CU_MEM_ATTACH_GLOBAL
     managed = ok(driver.cuMemAllocManaged(20 * MiB, attach))
@@ -87,16 +80,14 @@ def test_host_memory_takes_nothing_of_the_device_and_managed_only_where_prefetch
 
 
 @pytest.mark.parametrize("devices", [0, 9])
-def test_one_to_eight_devices(devices):
+def test_one_to_eight_devices(devices: int) -> None:
     with pytest.raises(ValueError, match="from 1 to 8"):
         simulator.activate(devices=devices)
 
 
 @in_fresh_process()
-def test_devices_are_apart():
+def test_devices_are_apart() -> None:
     start(devices=3, memory="1GiB")
-    from cuda.bindings import driver
-
     assert ok(driver.cuDeviceGetCount()) == 3
     assert ok(driver.cuDeviceGetName(16, 2)).rstrip(b"\0 ") == b"Simulated GPU 2"
     assert status(driver.cuDeviceGet(3)) == 101

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 
+from cuda.bindings import driver
+
+from gpumem_magic import simulator
 from tests.simulator.driver import CONTEXT, MiB, ok, raw, start, status, used
 from tests.simulator.fresh_process import in_fresh_process
 
@@ -11,12 +15,8 @@ NOT_INITIALIZED, INVALID_CONTEXT, DESTROYED = 3, 201, 709
 
 
 @in_fresh_process()
-def test_nothing_works_before_init():
-    from gpumem_magic import simulator
-
+def test_nothing_works_before_init() -> None:
     simulator.activate()
-    from cuda.bindings import driver
-
     assert status(driver.cuMemAlloc(1)) == NOT_INITIALIZED
     assert status(driver.cuDeviceGetCount()) == NOT_INITIALIZED
     assert ok(driver.cuDriverGetVersion()) == 13000
@@ -25,10 +25,8 @@ def test_nothing_works_before_init():
 
 
 @in_fresh_process()
-def test_the_primary_context_lives_as_long_as_it_is_held():
+def test_the_primary_context_lives_as_long_as_it_is_held() -> None:
     context = start()
-    from cuda.bindings import driver
-
     assert int(ok(driver.cuDevicePrimaryCtxRetain(0))) == int(context)
     ok(driver.cuMemAlloc(8 * MiB))
     ok(driver.cuDevicePrimaryCtxRelease(0))
@@ -42,10 +40,8 @@ def test_the_primary_context_lives_as_long_as_it_is_held():
 
 
 @in_fresh_process()
-def test_a_reset_frees_everything_at_once():
+def test_a_reset_frees_everything_at_once() -> None:
     start()
-    from cuda.bindings import driver
-
     stream = ok(driver.cuStreamCreate(0))
     pointer = ok(driver.cuMemAlloc(8 * MiB))
     ok(driver.cuMemAllocAsync(8 * MiB, stream))
@@ -56,20 +52,16 @@ def test_a_reset_frees_everything_at_once():
 
 
 @in_fresh_process()
-def test_stream_ordered_memory_outlives_the_primary_context():
+def test_stream_ordered_memory_outlives_the_primary_context() -> None:
     start()
-    from cuda.bindings import driver
-
     ok(driver.cuMemAllocAsync(MiB, 0))
     ok(driver.cuDevicePrimaryCtxRelease(0))
     assert used() == 32 * MiB - CONTEXT
 
 
 @in_fresh_process()
-def test_a_destroyed_context_frees_what_it_owns_and_answers_so():
+def test_a_destroyed_context_frees_what_it_owns_and_answers_so() -> None:
     primary = start()
-    from cuda.bindings import driver
-
     made = ok(driver.cuCtxCreate(None, 0, 0))
     pointer = ok(driver.cuMemAlloc(8 * MiB))
     stream = ok(driver.cuStreamCreate(0))
@@ -87,10 +79,8 @@ def test_a_destroyed_context_frees_what_it_owns_and_answers_so():
 
 
 @in_fresh_process()
-def test_the_stack_of_current_contexts():
+def test_the_stack_of_current_contexts() -> None:
     first = start()
-    from cuda.bindings import driver
-
     second = ok(driver.cuCtxCreate(None, 0, 0))
     assert int(ok(driver.cuCtxPopCurrent())) == int(second)
     assert int(ok(driver.cuCtxGetCurrent())) == int(first)
@@ -103,7 +93,7 @@ def test_the_stack_of_current_contexts():
 
 
 @in_fresh_process()
-def test_a_forked_child_cannot_use_the_driver():
+def test_a_forked_child_cannot_use_the_driver() -> None:
     start()
     pid = os.fork()
     if pid == 0:
@@ -114,27 +104,19 @@ def test_a_forked_child_cannot_use_the_driver():
 
 
 @in_fresh_process()
-def test_a_child_of_a_process_that_has_not_used_the_driver_can():
-    from gpumem_magic import simulator
-
+def test_a_child_of_a_process_that_has_not_used_the_driver_can() -> None:
     simulator.activate()
     pid = os.fork()
     if pid == 0:
         start()
-        from cuda.bindings import driver
-
-        ok(driver.cuMemAlloc(1))
+            ok(driver.cuMemAlloc(1))
         os._exit(0 if used() == 2 * MiB else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
 
 @in_fresh_process()
-def test_forking_while_other_threads_allocate_leaves_no_lock_held():
-    import threading
-
+def test_forking_while_other_threads_allocate_leaves_no_lock_held() -> None:
     context = start()
-    from cuda.bindings import driver
-
     stop = threading.Event()
 
     def churn() -> None:

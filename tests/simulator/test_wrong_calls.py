@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
+from cuda.bindings import driver
+
 from tests.simulator.driver import MiB, ok, start, status
 from tests.simulator.fresh_process import in_fresh_process
 
@@ -11,10 +13,8 @@ INVALID_VALUE, NOT_SUPPORTED, NOT_FOUND = 1, 801, 500
 
 
 @in_fresh_process()
-def test_frees_that_are_wrong():
+def test_frees_that_are_wrong() -> None:
     start()
-    from cuda.bindings import driver
-
     pointer = ok(driver.cuMemAlloc(4096))
     assert status(driver.cuMemFree(int(pointer) + 512)) == INVALID_VALUE
     ok(driver.cuMemFree(pointer))
@@ -33,10 +33,8 @@ def test_frees_that_are_wrong():
 
 
 @in_fresh_process()
-def test_each_kind_of_memory_may_be_freed_its_own_way_and_some_others():
+def test_each_kind_of_memory_may_be_freed_its_own_way_and_some_others() -> None:
     start()
-    from cuda.bindings import driver
-
     ok(driver.cuMemFreeAsync(ok(driver.cuMemAlloc(MiB)), 0))
     ok(driver.cuMemFree(ok(driver.cuMemAllocAsync(MiB, 0))))
     attach = driver.CUmemAttach_flags.CU_MEM_ATTACH_GLOBAL
@@ -46,10 +44,8 @@ def test_each_kind_of_memory_may_be_freed_its_own_way_and_some_others():
 
 
 @in_fresh_process()
-def test_requests_that_make_no_sense():
+def test_requests_that_make_no_sense() -> None:
     start()
-    from cuda.bindings import driver
-
     assert status(driver.cuMemAlloc(0)) == INVALID_VALUE
     assert int(ok(driver.cuMemAllocAsync(0, 0))) == 0
     assert status(driver.cuMemAlloc(2**50)) == 2
@@ -61,10 +57,8 @@ def test_requests_that_make_no_sense():
 
 
 @in_fresh_process()
-def test_copies_out_of_range_are_refused():
+def test_copies_out_of_range_are_refused() -> None:
     start()
-    from cuda.bindings import driver
-
     host = ctypes.create_string_buffer(8192)
     pointer = int(ok(driver.cuMemAlloc(64)))
     address = ctypes.addressof(host)
@@ -78,10 +72,8 @@ def test_copies_out_of_range_are_refused():
 
 
 @in_fresh_process()
-def test_kernels_load_but_do_not_launch():
+def test_kernels_load_but_do_not_launch() -> None:
     start()
-    from cuda.bindings import driver
-
     library = ok(driver.cuLibraryLoadData(b"any", [], [], 0, [], [], 0))
     kernel = ok(driver.cuLibraryGetKernel(library, b"saxpy"))
     function = ok(driver.cuKernelGetFunction(kernel))
@@ -91,10 +83,8 @@ def test_kernels_load_but_do_not_launch():
 
 
 @in_fresh_process()
-def test_what_an_address_belongs_to():
+def test_what_an_address_belongs_to() -> None:
     start()
-    from cuda.bindings import driver
-
     pointer = int(ok(driver.cuMemAlloc(5 * MiB + 1)))
     base, size = ok(driver.cuMemGetAddressRange(pointer + 100))
     assert (int(base), size) == (pointer, 5 * MiB + 1)
