@@ -216,6 +216,7 @@ void Ledger::death(Event& event) {
   event.device = entry.row.device;
   if (entry.row.references > 1 && event.kind != kAbsent) {
     --entry.row.references;
+    if (entry.freeing > 0) --entry.freeing;
     return;
   }
   const uint64_t size = entry.row.size;
@@ -425,7 +426,9 @@ void Ledger::resolve_birth(Event& event) const {
 
 void Ledger::resolve_death(Event& event, uint64_t serial_at_begin) const {
   const uint32_t index = keys_[space_of(event.kind)].find(event.address);
-  if (index != kNone32 && entries_[index].row.serial != serial_at_begin) event.flags |= kDeferredFree;
+  // What was seen at the begin may have ended at a reusing birth, and that birth have been freed again since.
+  const uint64_t serial = index == kNone32 ? kNoSerial : entries_[index].row.serial;
+  if (serial != serial_at_begin) event.flags |= kDeferredFree;
 }
 
 // ---- handing out ----------------------------------------------------------------------------------------------------

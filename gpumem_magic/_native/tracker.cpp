@@ -121,7 +121,8 @@ void Tracker::callback(void* user, int domain, uint32_t id, const void* data) {
   ThreadState* thread = thread_state();
   if (thread == nullptr || thread->inside) return;
   auto& self = *static_cast<Tracker*>(user);
-  if (!self.on_.load(std::memory_order_acquire) && id != kDriverGetVersionId) return;
+  const bool heartbeat = domain == kDomainDriver && id == kDriverGetVersionId;
+  if (!self.on_.load(std::memory_order_acquire) && !heartbeat) return;
   const Inside inside(*thread);
   if (domain == kDomainDriver) {
     self.on_driver_call(*thread, id, *static_cast<const CuptiCallbackData*>(data));

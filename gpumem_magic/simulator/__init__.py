@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "activate",
@@ -55,13 +58,7 @@ class _Usage(ctypes.Structure):
 
 
 def library_paths() -> dict[str, Path]:
-    """Where the three libraries are.
-
-    Returns
-    -------
-    dict
-        Path by file name: ``libcuda.so.1``, ``libcupti.so.13``, ``libnvidia-ml.so.1``.
-    """
+    """Where the three libraries are: path by file name."""
     folder = Path(__file__).parent / "lib"
     return {name: folder / name for name in _LIBRARIES}
 
@@ -72,34 +69,26 @@ def activate(*, devices: int = 1, memory: int | str = "16GiB") -> None:
     Call it before anything loads a CUDA driver. Calling it again with the same
     arguments changes nothing.
 
-    Parameters
-    ----------
-    devices
-        How many, from 1 to 8.
-    memory
-        Of each device: bytes, or a size such as ``"16GiB"``.
+    Args:
+        devices: How many, from 1 to 8.
+        memory: Of each device: bytes, or a size such as ``"16GiB"``.
 
-    Raises
-    ------
-    RuntimeError
-        If a real driver is already loaded, if the simulator was not built, or if
-        the devices are in use with another shape.
-    ValueError
-        If an argument makes no sense.
+    Raises:
+        RuntimeError: A real driver is already loaded, or the simulator was not built, or the devices are in use with
+            another shape.
+        ValueError: An argument makes no sense.
     """
     capacity = _bytes_from(memory)
     if not 1 <= devices <= _MAX_DEVICES:
-        msg = f"devices must be from 1 to {_MAX_DEVICES}, not {devices}"
-        raise ValueError(msg)
+        raise ValueError(f"devices must be from 1 to {_MAX_DEVICES}, not {devices}")
     if not _loaded:
         _refuse_real_libraries()
         _load()
     if not _cuda().gsim_configure(devices, capacity):
-        msg = (
+        raise RuntimeError(
             "The simulated GPU is already in use with other devices or another memory "
             "size. Restart the process (the notebook's kernel) to change them."
         )
-        raise RuntimeError(msg)
 
 
 def is_active() -> bool:
@@ -114,7 +103,7 @@ def used_bytes(device: int = 0) -> int:
     """
     usage = _Usage()
     _check_device(_cuda().gsim_usage(device, ctypes.byref(usage)), device)
-    return usage.ours + usage.others
+    return int(usage.ours + usage.others)
 
 
 def set_other_process_bytes(device: int, pid: int, bytes: int) -> None:  # noqa: A002
@@ -122,20 +111,14 @@ def set_other_process_bytes(device: int, pid: int, bytes: int) -> None:  # noqa:
     schedule_other_process(device, pid, steps=[(0.0, bytes)])
 
 
-def schedule_other_process(
-    device: int, pid: int, steps: Sequence[tuple[float, int]]
-) -> None:
+def schedule_other_process(device: int, pid: int, steps: Sequence[tuple[float, int]]) -> None:
     """Script what another process holds over time.
 
-    Parameters
-    ----------
-    device
-        Its ordinal.
-    pid
-        The process; an earlier script of it is replaced.
-    steps
-        ``(seconds from now, bytes held from then on)``, ordered by time. What does
-        not fit beside this process is not counted.
+    Args:
+        device: Its ordinal.
+        pid: The process; an earlier script of it is replaced.
+        steps: ``(seconds from now, bytes held from then on)``, ordered by time. What does not fit beside this process
+            is not counted.
     """
     seconds = (ctypes.c_double * len(steps))(*(at for at, _ in steps))
     held = (ctypes.c_uint64 * len(steps))(*(size for _, size in steps))
@@ -153,30 +136,21 @@ def advance_clock(seconds: float) -> None:
     _cuda().gsim_advance_clock(ctypes.c_double(seconds))
 
 
-def fail_next(
-    function_name: str, status: int, *, after: int = 0, times: int = 1
-) -> None:
+def fail_next(function_name: str, status: int, *, after: int = 0, times: int = 1) -> None:
     """Make coming calls of a driver function fail before they do anything.
 
-    Parameters
-    ----------
-    function_name
-        With or without version and stream suffix. ``"cuMemAlloc"`` means every form
-        of it, each with a count of its own.
-    status
-        The ``CUresult`` to answer.
-    after
-        Calls that still pass before the first failure.
-    times
-        Calls that fail; 0 disarms.
+    Args:
+        function_name: With or without version and stream suffix. ``"cuMemAlloc"`` means every form of it, each with a
+            count of its own.
+        status: The ``CUresult`` to answer.
+        after: Calls that still pass before the first failure.
+        times: Calls that fail; 0 disarms.
     """
     matched = _cuda().gsim_fail_next(function_name.encode(), int(status), after, times)
     _check_function(matched, function_name)
 
 
-def set_call_delay(
-    function_name: str, microseconds: int, *, hold_lock: bool = False
-) -> None:
+def set_call_delay(function_name: str, microseconds: int, *, hold_lock: bool = False) -> None:
     """Make every call of a driver function take longer; 0 undoes it.
 
     With `hold_lock` the driver-wide lock is held meanwhile, so that calls of other
@@ -186,7 +160,7 @@ def set_call_delay(
     _check_function(matched, function_name)
 
 
-def hide_process_memory(hidden: bool = True) -> None:
+def hide_process_memory(*, hidden: bool = True) -> None:
     """Let NVML answer "not available" for each process's memory, as under WSL."""
     _cuda().gsim_hide_process_memory(hidden)
 
@@ -198,12 +172,10 @@ def _bytes_from(memory: int | str) -> int:
         number = memory.rstrip("BKMGTi").strip()
         unit = memory[len(number) :].strip() or "B"
         if unit not in _UNITS or not number.replace(".", "", 1).isdigit():
-            msg = f"memory must be bytes or a size such as '16GiB', not {memory!r}"
-            raise ValueError(msg)
+            raise ValueError(f"memory must be bytes or a size such as '16GiB', not {memory!r}")
         size = int(float(number) * _UNITS[unit])
     if size <= 0:
-        msg = f"memory must be more than nothing, not {memory!r}"
-        raise ValueError(msg)
+        raise ValueError(f"memory must be more than nothing, not {memory!r}")
     return size
 
 
@@ -214,22 +186,20 @@ def _refuse_real_libraries() -> None:
         except OSError:
             continue
         if name != "libcuda.so.1" or not hasattr(library, _MARKER):
-            msg = (
+            raise RuntimeError(
                 f"The real {name} is already loaded in this process, so the GPU cannot "
                 "be simulated here. Restart the process (the notebook's kernel) and "
                 "activate the simulator before anything that uses CUDA is imported."
             )
-            raise RuntimeError(msg)
 
 
 def _load() -> None:
     for name, path in library_paths().items():
         if not path.exists():
-            msg = (
+            raise RuntimeError(
                 f"{path} does not exist: the simulator was not built. Install "
                 "gpumem_magic with a C compiler present, on Linux."
             )
-            raise RuntimeError(msg)
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         if name == "libcuda.so.1":
             _declare(library)
@@ -256,18 +226,15 @@ def _declare(cuda: ctypes.CDLL) -> None:
 
 def _cuda() -> ctypes.CDLL:
     if not _loaded:
-        msg = "The simulated GPU is not active. Call gpumem_magic.simulator.activate() first."
-        raise RuntimeError(msg)
+        raise RuntimeError("The simulated GPU is not active. Call gpumem_magic.simulator.activate() first.")
     return _loaded[0]
 
 
-def _check_device(found: bool, device: int) -> None:
+def _check_device(found: int, device: int) -> None:
     if not found:
-        msg = f"There is no simulated device {device}."
-        raise ValueError(msg)
+        raise ValueError(f"There is no simulated device {device}.")
 
 
 def _check_function(matched: int, function_name: str) -> None:
     if matched == 0:
-        msg = f"The simulated driver has no function {function_name!r}."
-        raise ValueError(msg)
+        raise ValueError(f"The simulated driver has no function {function_name!r}.")

@@ -135,7 +135,7 @@ def _units(value: float) -> str:
 def _peak(chart: Chart) -> list[Html]:
     at = chart.peak.at
     anchor = "start" if at < 0.2 else "end" if at > 0.8 else "middle"  # noqa: PLR2004  (keeps the label inside)
-    shift = {"start": -4, "end": 4, "middle": 0}[anchor]
+    shift = {"start": 6, "end": 4, "middle": 0}[anchor]
     return [
         tag("circle", cx=_percent(at), cy=_y(chart.peak_y), r=3.5, class_="gm-peak", fill=LIGHT["peak"]),
         _text(

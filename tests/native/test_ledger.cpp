@@ -78,11 +78,43 @@ void a_free_that_returns_late() {
   CHECK_EQ(ledger.live_count(), 0u);
 }
 
+void a_free_that_returns_after_the_next_one() {
+  Ledger ledger;
+  birth(ledger, 4096, 10);
+  const uint64_t first = ledger.begin_free(kAddressSpace, 4096);
+  birth(ledger, 4096, 20);
+  death(ledger, 4096, ledger.begin_free(kAddressSpace, 4096));
+  death(ledger, 4096, first);
+  const Ledger::Tables tables = test::tables_of(ledger);
+  CHECK_EQ(tables.allocations.size(), 0u);
+  CHECK_EQ(tables.counters[kDeferredFrees], 1u);
+  CHECK_EQ(tables.counters[kUnknownFrees], 0u);
+}
+
 void a_free_that_failed() {
   Ledger ledger;
   birth(ledger, 4096, 10);
   ledger.cancel_free(kAddressSpace, 4096, ledger.begin_free(kAddressSpace, 4096));
   birth(ledger, 4096, 20);  // nobody frees it: its free was missed
+  CHECK_EQ(test::tables_of(ledger).counters[kMissedFrees], 1u);
+}
+
+// A reference that was given back while others remain is no free under way.
+void a_free_that_left_references() {
+  Ledger ledger;
+  for (const uint64_t size : {10, 10}) {
+    Event event = of_kind(kImportPhysical, 4096, size);
+    ledger.resolve_birth(event);
+    ledger.apply(event);
+  }
+  Event released = of_kind(kReleasePhysical, 4096);
+  ledger.resolve_death(released, ledger.begin_free(kPhysicalSpace, 4096));
+  ledger.apply(released);
+  CHECK_EQ(ledger.live_count(), 1u);
+  Event event = of_kind(kCreatePhysical, 4096, 20);  // the last release was missed, in a gap
+  ledger.resolve_birth(event);
+  CHECK_EQ(event.flags & kReused, 0);
+  ledger.apply(event);
   CHECK_EQ(test::tables_of(ledger).counters[kMissedFrees], 1u);
 }
 
@@ -127,7 +159,9 @@ int main() {
   RUN(sums_hold_after_every_event);
   RUN(a_restored_ledger_goes_on_alike);
   RUN(a_free_that_returns_late);
+  RUN(a_free_that_returns_after_the_next_one);
   RUN(a_free_that_failed);
+  RUN(a_free_that_left_references);
   RUN(a_free_of_what_was_there_before);
   RUN(events_that_are_missing);
   RUN(a_copy_fits_what_was_reserved);

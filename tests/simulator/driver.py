@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from cuda.bindings import driver
+
 from gpumem_magic import simulator
 
 KiB, MiB, GiB = 2**10, 2**20, 2**30
@@ -16,8 +18,6 @@ CONTEXT = 64 * MiB
 def start(**options: Any) -> Any:
     """Activate the simulator, make device 0's primary context current, return it."""
     simulator.activate(**options)
-    from cuda.bindings import driver
-
     ok(driver.cuInit(0))
     context = ok(driver.cuDevicePrimaryCtxRetain(0))
     ok(driver.cuCtxSetCurrent(context))
@@ -46,10 +46,15 @@ def raw() -> ctypes.CDLL:
     return ctypes.CDLL("libcuda.so.1")
 
 
+def new_context() -> Any:
+    """Make a context current; cuda.bindings 12 and 13 ask for different arguments."""
+    context = ctypes.c_void_p()
+    assert raw().cuCtxCreate_v2(ctypes.byref(context), 0, 0) == 0
+    return driver.CUcontext(context.value)
+
+
 def device_prop(handle_types: int = 0) -> Any:
     """Properties of pinned memory on device 0."""
-    from cuda.bindings import driver
-
     prop = driver.CUmemAllocationProp()
     prop.type = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     prop.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE

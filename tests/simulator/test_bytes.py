@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 from cuda.bindings import driver
 
 from gpumem_magic import simulator
-from tests.simulator.driver import CONTEXT, GiB, MiB, ok, start, status, used
+from tests.simulator.driver import CONTEXT, GiB, MiB, ok, raw, start, status, used
 from tests.simulator.fresh_process import in_fresh_process
 
 
@@ -70,9 +72,8 @@ def test_host_memory_takes_nothing_of_the_device_and_managed_only_where_prefetch
     attach = driver.CUmemAttach_flags.CU_MEM_ATTACH_GLOBAL
     managed = ok(driver.cuMemAllocManaged(20 * MiB, attach))
     assert used() == 0
-    where = driver.CUmemLocation()
-    where.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    ok(driver.cuMemPrefetchAsync(managed, 20 * MiB, where, 0, 0))
+    on_device_0 = (ctypes.c_uint64(int(managed)), ctypes.c_size_t(20 * MiB), 0, None)
+    assert raw().cuMemPrefetchAsync(*on_device_0) == 0
     assert used() == 20 * MiB
     ok(driver.cuMemFree(managed))
     ok(driver.cuMemFreeHost(pinned))

@@ -8,7 +8,7 @@ import threading
 from cuda.bindings import driver
 
 from gpumem_magic import simulator
-from tests.simulator.driver import CONTEXT, MiB, ok, raw, start, status, used
+from tests.simulator.driver import CONTEXT, MiB, new_context, ok, raw, start, status, used
 from tests.simulator.fresh_process import in_fresh_process
 
 NOT_INITIALIZED, INVALID_CONTEXT, DESTROYED = 3, 201, 709
@@ -62,7 +62,7 @@ def test_stream_ordered_memory_outlives_the_primary_context() -> None:
 @in_fresh_process()
 def test_a_destroyed_context_frees_what_it_owns_and_answers_so() -> None:
     primary = start()
-    made = ok(driver.cuCtxCreate(None, 0, 0))
+    made = new_context()
     pointer = ok(driver.cuMemAlloc(8 * MiB))
     stream = ok(driver.cuStreamCreate(0))
     assert used() == CONTEXT + 8 * MiB
@@ -81,7 +81,7 @@ def test_a_destroyed_context_frees_what_it_owns_and_answers_so() -> None:
 @in_fresh_process()
 def test_the_stack_of_current_contexts() -> None:
     first = start()
-    second = ok(driver.cuCtxCreate(None, 0, 0))
+    second = new_context()
     assert int(ok(driver.cuCtxPopCurrent())) == int(second)
     assert int(ok(driver.cuCtxGetCurrent())) == int(first)
     ok(driver.cuCtxPushCurrent(second))
@@ -109,7 +109,7 @@ def test_a_child_of_a_process_that_has_not_used_the_driver_can() -> None:
     pid = os.fork()
     if pid == 0:
         start()
-            ok(driver.cuMemAlloc(1))
+        ok(driver.cuMemAlloc(1))
         os._exit(0 if used() == 2 * MiB else 1)
     assert os.waitpid(pid, 0)[1] == 0
 

@@ -6,11 +6,13 @@ import ctypes
 import threading
 from typing import Any
 
+import cuda.bindings
 from cuda.bindings import driver
 
 from tests.simulator.driver import MiB, device_prop, ok, start, status, used
 from tests.simulator.fresh_process import in_fresh_process
 
+BINDINGS_MAJOR = int(cuda.bindings.__version__.split(".")[0])
 MODE = driver.CUstreamCaptureMode
 GLOBAL = MODE.CU_STREAM_CAPTURE_MODE_GLOBAL
 THREAD_LOCAL = MODE.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -19,8 +21,8 @@ AUTO_FREE = driver.CUgraphInstantiate_flags.CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FRE
 INVALID_VALUE, ILLEGAL_STATE, NOT_SUPPORTED, UNSUPPORTED, INVALIDATED = 1, 401, 801, 900, 901
 
 
-def alloc_params(size: int) -> Any:
-    params = driver.CUDA_MEM_ALLOC_NODE_PARAMS()
+def alloc_params(size: int, kind: Any = driver.CUDA_MEM_ALLOC_NODE_PARAMS) -> Any:
+    params = kind()
     prop = device_prop()
     params.poolProps.allocType, params.poolProps.location = prop.type, prop.location
     params.bytesize = size
@@ -88,9 +90,10 @@ def test_auto_free_and_the_generic_node() -> None:
     start()
     params = driver.CUgraphNodeParams()
     params.type = driver.CUgraphNodeType.CU_GRAPH_NODE_TYPE_MEM_ALLOC
-    params.alloc = alloc_params(3 * MiB)
+    params.alloc = alloc_params(3 * MiB, driver.CUDA_MEM_ALLOC_NODE_PARAMS_v2)
     graph = ok(driver.cuGraphCreate(0))
-    node = ok(driver.cuGraphAddNode(graph, None, None, 0, params))
+    edge_data = [None] if BINDINGS_MAJOR >= 13 else []
+    node = ok(driver.cuGraphAddNode(graph, None, *edge_data, 0, params))
     address = int(ok(driver.cuGraphMemAllocNodeGetParams(node)).dptr)
     executable = ok(driver.cuGraphInstantiate(graph, AUTO_FREE))
     for _ in range(3):

@@ -90,9 +90,5 @@ def test_what_an_address_belongs_to() -> None:
     assert (int(base), size) == (pointer, 5 * MiB + 1)
     assert status(driver.cuMemGetAddressRange(pointer + size)) == NOT_FOUND
     a = driver.CUpointer_attribute
-    assert ok(
-        driver.cuPointerGetAttribute(a.CU_POINTER_ATTRIBUTE_RANGE_SIZE, pointer + 9)
-    ) == size
-    assert status(
-        driver.cuPointerGetAttribute(a.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, 0x1234)
-    ) == INVALID_VALUE
+    assert ok(driver.cuPointerGetAttribute(a.CU_POINTER_ATTRIBUTE_RANGE_SIZE, pointer + 9)) == size
+    assert status(driver.cuPointerGetAttribute(a.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, 0x1234)) == INVALID_VALUE
