@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -10,8 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def away_from_the_sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Python puts the current directory first on the path of ``python -c``: there the sources would hide the package.
+
+    A tree in which the native core was built is tested with ``PYTHONPATH`` naming it.
+    """
+    searched = os.environ.get("PYTHONPATH")
+    if searched:
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(pathlib.Path(each).absolute()) for each in searched.split(os.pathsep))
+    with contextlib.chdir(tmp_path_factory.mktemp("cwd")):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -336,6 +336,7 @@ void Tracker::launch_graph(const Event& launch) {
     event.flags |= launch.flags;
     event.thread = launch.thread;
     event.stream = launch.stream;
+    if (is_birth(event.kind)) ledger_->resolve_birth(event);
     append_locked(event);
   }
 }

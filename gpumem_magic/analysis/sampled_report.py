@@ -91,7 +91,8 @@ def _samples(snapshot: Snapshot, cell: Cell) -> np.ndarray:
         return np.empty(0)
     times = snapshot.samples["time_ns"]
     mine: np.ndarray = snapshot.samples[(times >= cell.begin_ns) & (times <= (cell.end_ns or snapshot.time_ns))]
-    return mine[level(mine) != UNKNOWN]
+    known: np.ndarray = mine[level(mine) != UNKNOWN]
+    return known
 
 
 def _change(snapshot: Snapshot, cell: Cell, end_ns: int, samples: np.ndarray) -> DeviceChange:

@@ -121,6 +121,7 @@ class SampleBuffer:
     """
 
     def __init__(self, capacity: int = CAPACITY, *, resolution: int = _RESOLUTION) -> None:
+        assert capacity >= 16, "a buffer that small could not be thinned"  # noqa: PLR2004
         self._rows = np.empty(capacity, SAMPLE_DTYPE)
         self._count = 0
         self._resolution = resolution
@@ -138,24 +139,24 @@ class SampleBuffer:
 
     def _thin(self) -> None:
         limit = len(self._rows) * 3 // 4
-        rows, resolution = self._rows, self._resolution
+        rows, resolution = self._rows, float(self._resolution)
         while len(rows) > limit:
             rows = thinned(rows, resolution)
-            resolution //= 2
+            resolution /= 2
         self._count = len(rows)
         self._rows[: self._count] = rows.copy()
 
 
-def thinned(rows: np.ndarray, resolution: int) -> np.ndarray:
+def thinned(rows: np.ndarray, resolution: float) -> np.ndarray:
     """``rows`` of one device, thinned: the latest ``resolution`` untouched, two per stretch of those before.
 
     A stretch lasts 1/``resolution`` of its age.
     """
-    old = max(len(rows) - max(resolution, 2), 0)
+    old = max(len(rows) - max(int(resolution), 2), 0)
     if not old:
         return rows
     age = (rows["time_ns"][-1] - rows["time_ns"][:old]).astype(np.float64)
-    bucket = np.floor(np.log(np.maximum(age, 1.0)) * max(resolution, 1)).astype(np.int64)
+    bucket = np.floor(np.log(np.maximum(age, 1.0)) * resolution).astype(np.int64)
     height = level(rows[:old])
     first = np.diff(bucket, prepend=bucket[0] + 1) != 0
     starts, stretch = np.flatnonzero(first), np.cumsum(first)
@@ -178,8 +179,8 @@ class _Sources:
         time_ns = time.monotonic_ns()
         memory = self._nvml.memory(device.uuid) if self._nvml is not None else None
         process = self._nvml.process_bytes(device.uuid) if self._nvml is not None else None
-        row = np.zeros((), SAMPLE_DTYPE)
-        row[()] = (
+        row = np.zeros(1, SAMPLE_DTYPE)
+        row[0] = (
             time_ns,
             device.ordinal,
             UNKNOWN if memory is None else memory.used_bytes,
@@ -189,7 +190,8 @@ class _Sources:
             *torch_bytes(device.ordinal),
             cupy_bytes(device.ordinal),
         )
-        return row[()]  # type: ignore[no-any-return]
+        taken: np.void = row[0]
+        return taken
 
 
 class _DriverMemory:

@@ -194,7 +194,9 @@ def check_other_tools() -> Iterator[Check]:
 def _check_cupti(trial: Trial) -> Check:
     version = f", version {trial.cupti_version}" if trial.cupti_version else ""
     if trial.state != "on":
-        return Check(name="tracking", grade="fail", finding=trial.reason or f"The tracker is {trial.state}.")
+        reason = trial.reason or f"The tracker is {trial.state}."
+        loader = f" The loader says: {trial.loader_message}" if trial.loader_message else ""
+        return Check(name="tracking", grade="fail", finding=reason + loader)
     if not trial.heartbeat:
         return Check(
             name="tracking",

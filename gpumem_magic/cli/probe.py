@@ -27,6 +27,7 @@ class Trial:
     reason: str = ""
     heartbeat: bool = False
     library: str = ""
+    loader_message: str = ""  # why the CUPTI that was found cannot be loaded
     cupti_version: int = 0  # as cuptiGetVersion tells it; 0 when unknown
     driver: str = ""  # "13.0"
     devices: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ def _trial(*, simulate: bool) -> Trial:
             reason=status.reason,
             heartbeat=session.check(),
             library=status.library,
+            loader_message="" if status.state in ("on", "no GPU") else _loader_message(),
             cupti_version=_cupti_version(status.library),
             driver=status.driver,
             devices=tuple(device.name for device in status.devices),
@@ -123,6 +125,22 @@ def _cupti_version(library: str) -> int:
     except (OSError, AttributeError):
         return 0
     return version.value
+
+
+def _loader_message() -> str:
+    """What the dynamic loader says about the CUPTI that was found; "" when it loads, or when there is none."""
+    import ctypes  # noqa: PLC0415
+
+    from gpumem_magic.capture.cupti import find_cupti  # noqa: PLC0415
+
+    found = find_cupti()
+    if found is None:
+        return ""
+    try:
+        ctypes.CDLL(found.path)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":

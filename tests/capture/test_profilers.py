@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -507,5 +506,3 @@ answer(early=early, wrapped=wrapped, patched=patched, names=len(names),
     assert found["left"] == [False] * (2 * found["names"])
     assert found["same"]
     assert not found["session"]
-
-

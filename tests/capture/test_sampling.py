@@ -98,7 +98,7 @@ def test_the_level_is_the_most_telling_measure_that_is_known() -> None:
 class Library:
     """An NVML as some machine has it. ``answers`` by function; what is missing is refused."""
 
-    nvmlMemory_v2 = 2
+    nvmlMemory_v2 = 2  # noqa: N815  (NVML's name)
 
     def __init__(self, **answers: Any) -> None:
         self.answers = {"nvmlDeviceGetHandleByUUID": lambda uuid: uuid} | answers
@@ -169,7 +169,7 @@ def test_an_absent_process_is_unknown_not_empty(processes: list[tuple[int, int |
 
 def test_a_mig_instance_is_found_and_asked_for_once() -> None:
     def find(uuid: str) -> str:
-        return uuid if uuid == "MIG-1" else refuse()  # type: ignore[no-any-return]
+        return uuid if uuid == "MIG-1" else refuse()
 
     library = Library(nvmlDeviceGetHandleByUUID=find, nvmlDeviceGetMemoryInfo=memory_info)
     nvml = Nvml(library)
@@ -232,9 +232,11 @@ def test_samples_on_the_simulated_gpu(script: Script) -> None:
         count = len(rows)
         sampler.start(); sampler.refresh(); sampler.stop()
         answer(threads=threads, after=our_threads(), writeable=rows.flags.writeable, problem=sampler.problem,
-               grown=[int(first[name].max() - first[name][0]) for name in ("used_bytes", "driver_used_bytes", "process_bytes")],
+               grown=[int(first[name].max() - first[name][0])
+                      for name in ("used_bytes", "driver_used_bytes", "process_bytes")],
                driver=int(first["driver_used_bytes"].max()) - used, hidden=int(first["process_bytes"][-1]),
-               second=[int(second[name][0]) for name in ("driver_used_bytes", "process_bytes", "torch_allocated_bytes")],
+               second=[int(second[name][0])
+                       for name in ("driver_used_bytes", "process_bytes", "torch_allocated_bytes")],
                made_context=active, goes_on=len(sampler.samples()) > count,
                sorted=bool((rows["time_ns"][1:] >= rows["time_ns"][:-1]).all()))
     """)
@@ -279,7 +281,8 @@ def test_a_cell_is_reported_from_samples_where_calls_are_not_seen(script: Script
         from gpumem_magic.views.cell_report import render_cell_report
         text = " ".join(render_cell_report(report)["text/plain"].split())
         answer(delta=first.delta_bytes, peak=first.peak_bytes - first.begin_bytes, devices=len(report.devices),
-               drawn=first.timeline.peak_bytes == first.peak_bytes, ends=first.timeline.seconds[-1] == report.duration_s,
+               drawn=first.timeline.peak_bytes == first.peak_bytes,
+               ends=bool(first.timeline.seconds[-1] == report.duration_s),
                allocators=len(report.allocators), held=report.held_bytes, degraded=report.process.degraded,
                notes=report.notes, gaps=len(report.gaps), marks=[mark.label for mark in report.marks], text=text,
                failures=report.failures, samples=len(snapshot.samples) >= 4)

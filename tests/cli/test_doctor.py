@@ -79,6 +79,17 @@ def test_a_profiler_in_the_environment(gpumem: Gpumem, installed_driver: dict[st
     assert found["other tools"][0] == "warn"
 
 
+@without_gpu
+def test_a_cupti_that_cannot_be_loaded(gpumem: Gpumem, installed_driver: dict[str, str]) -> None:
+    cupti = pathlib.Path(installed_driver["LD_LIBRARY_PATH"], "libcupti.so.13")
+    cupti.unlink()
+    cupti.write_bytes(b"no library")
+    done = gpumem("doctor", "--json", **installed_driver)
+    assert done.returncode == 1
+    grade, finding, _ = grades(done)["tracking"]
+    assert grade == "fail", finding
+
+
 def test_a_home_that_cannot_be_written(gpumem: Gpumem, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     grade, finding, advice = grades(gpumem("doctor", "--json", GPUMEM_HOME=str(tmp_path / "file")))["recordings"]
@@ -136,6 +147,12 @@ def trial(**changes: Any) -> probe.Trial:
         ({}, "tracking", "ok", "driver calls are seen"),
         ({"heartbeat": False}, "tracking", "fail", "no call is seen"),
         ({"state": "degraded", "reason": "Nsight holds CUPTI."}, "tracking", "fail", "Nsight holds CUPTI."),
+        (
+            {"state": "degraded", "reason": "No.", "loader_message": "libx: no such file"},
+            "tracking",
+            "fail",
+            "libx: no",
+        ),
         ({"nvml": "", "nvml_problem": "Driver Not Loaded"}, "NVML", "warn", "Driver Not Loaded"),
         ({"driver": "11.8"}, "GPU", "warn", "CUDA driver 11.8"),
         ({"device_bytes": (0,)}, "GPU", "ok", "NVIDIA H200"),
