@@ -23,7 +23,8 @@ def away_from_the_sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """
     searched = os.environ.get("PYTHONPATH")
     if searched:
-        os.environ["PYTHONPATH"] = os.pathsep.join(str(pathlib.Path(each).absolute()) for each in searched.split(os.pathsep))
+        places = [str(pathlib.Path(each).absolute()) for each in searched.split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(places)
     with contextlib.chdir(tmp_path_factory.mktemp("cwd")):
         yield
 

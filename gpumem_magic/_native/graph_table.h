@@ -17,6 +17,9 @@ class GraphTable {
   void add(const Event& node) { graphs_[node.handle].push_back(node); }
   void clone(uint64_t copy, uint64_t original) { copy_nodes(graphs_, copy, graphs_, original); }
   void instantiate(uint64_t executable, uint64_t graph) { copy_nodes(executables_, executable, graphs_, graph); }
+  // Graphs may have been destroyed, and their handles reused, while nobody looked. An executable's handle may too, but
+  // instantiating says anew what it holds.
+  void forget_graphs() { graphs_.clear(); }
   void destroy(uint64_t graph) { graphs_.erase(graph); }
   void destroy_executable(uint64_t executable) { executables_.erase(executable); }
 

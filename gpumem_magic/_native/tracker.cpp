@@ -84,6 +84,14 @@ int Tracker::subscribe(const char* path, uint32_t groups) {
   return 0;
 }
 
+void Tracker::turn(bool on) {
+  if (on && !on_.load()) {
+    const std::lock_guard<std::mutex> lock(ledger_lock_);
+    graphs_.forget_graphs();
+  }
+  on_.store(on, std::memory_order_release);
+}
+
 void Tracker::enable_callbacks(uint32_t groups) {
   const DriverCalls calls = all_driver_calls();
   for (const DriverCall* call = calls.begin; call != calls.end; ++call) {

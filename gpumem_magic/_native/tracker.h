@@ -51,7 +51,7 @@ class Tracker {
   int subscribe(const char* path, uint32_t groups);
   int unsubscribe();
   // While off, callbacks return at once and nothing is recorded.
-  void turn(bool on) { on_.store(on, std::memory_order_release); }
+  void turn(bool on);
   void set_depth(int depth) { depth_.store(depth); }
   void use_stacks(bool use) { use_stacks_.store(use); }
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 _TIMEOUT_S = 60
 
@@ -52,8 +53,9 @@ def try_tracker(*, simulate: bool = False) -> Trial:
             return Trial(problem=f"no process could be started ({error.strerror})")
     if done.returncode:
         return Trial(problem=_how_it_ended(done.returncode, done.stderr))
-    fields = json.loads(done.stdout.splitlines()[-1])
-    return Trial(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    fields: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    fields.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
+    return Trial(**fields)
 
 
 def _search_path() -> str:

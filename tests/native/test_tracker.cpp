@@ -421,6 +421,37 @@ void a_context_takes_its_memory_along() {
   CHECK_EQ(tables.counters[kContextDeaths], 1u);
 }
 
+// What a graph held that was destroyed while nobody looked must not come back with the next graph of that handle.
+void a_graph_destroyed_in_a_gap() {
+  const Recording recording;
+  const auto graph_create =
+      reinterpret_cast<int (*)(test::Handle*, unsigned)>(dlsym(RTLD_DEFAULT, "cuGraphCreate"));
+  CHECK(graph_create != nullptr);
+  test::Handle stream = nullptr;
+  CHECK_EQ(driver().stream_create(&stream, 0), 0);
+  std::vector<test::Handle> graphs(50);
+  for (test::Handle& graph : graphs) {
+    test::Pointer pointer = 0;
+    CHECK_EQ(driver().begin_capture(stream, 1), 0);
+    CHECK_EQ(driver().alloc_async(&pointer, 4096, stream), 0);
+    CHECK_EQ(driver().end_capture(stream, &graph), 0);
+  }
+  tracker().turn(false);
+  for (const test::Handle graph : graphs) CHECK_EQ(driver().destroy_graph(graph), 0);
+  tracker().turn(true);
+  size_t reused = 0;
+  for (int i = 0; i < 50; ++i) {
+    test::Handle graph = nullptr;
+    test::Handle executable = nullptr;
+    CHECK_EQ(graph_create(&graph, 0), 0);
+    reused += static_cast<size_t>(std::count(graphs.begin(), graphs.end(), graph));
+    CHECK_EQ(driver().instantiate(&executable, graph, 0), 0);
+    CHECK_EQ(driver().launch(executable, stream), 0);
+  }
+  CHECK(reused > 0);  // or this test shows nothing
+  CHECK(live_tables().allocations.empty());
+}
+
 void spans_of_a_program_without_end() {
   const Recording recording;
   std::vector<uint32_t> spans;
@@ -458,6 +489,7 @@ int main() {
   test::limit_time(300);
   RUN(nothing_is_recorded_while_off);
   RUN(a_context_takes_its_memory_along);
+  RUN(a_graph_destroyed_in_a_gap);
   RUN(spans_of_a_program_without_end);
   RUN(deep_stacks_are_cut_at_the_limit);
   RUN(exact_under_load);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
 import time
 
@@ -182,21 +183,30 @@ def test_unsubscribing_waits_for_callbacks_of_other_threads() -> None:
 
 @in_fresh_process()
 def test_a_forked_child_does_not_wait_for_its_parents_callbacks() -> None:
-    start()
-    children: list[int] = []
+    context = start()
+    inside, leave = threading.Event(), threading.Event()
 
-    def seen(_domain: int, _cbid: int, address: int) -> None:
-        if CallbackData.from_address(address).site == cupti.ENTER:
-            pid = os.fork()
-            if pid == 0:
-                os._exit(subscriber.unsubscribe())
-            children.append(os.waitpid(pid, 0)[1])
+    def seen(_domain: int, _cbid: int, _address: int) -> None:
+        inside.set()
+        leave.wait()
+
+    def allocate() -> None:
+        ok(driver.cuCtxSetCurrent(context))
+        ok(driver.cuMemAlloc(1))
 
     subscriber = Subscriber(seen)
     subscriber.subscribe()
     subscriber.enable(cupti.DRIVER, cupti.MEM_ALLOC)
-    ok(driver.cuMemAlloc(1))
-    assert children == [0]
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)  # ends a child that waits for ever
+        os._exit(subscriber.unsubscribe())
+    assert os.waitpid(pid, 0)[1] == 0
+    leave.set()
+    thread.join()
 
 
 @in_fresh_process()

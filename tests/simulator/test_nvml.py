@@ -42,6 +42,9 @@ def test_processes_are_this_one_and_the_scripted_ones() -> None:
         return {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device)}
 
     assert processes() == {os.getpid(): CONTEXT, 4242: 100 * MiB}
+    memory = pynvml.nvmlDeviceGetMemoryInfo(device, version=pynvml.nvmlMemory_v2)
+    assert memory.used == CONTEXT + 100 * MiB
+    assert memory.free == ok(driver.cuMemGetInfo())[0]
     simulator.hide_process_memory()
     assert processes() == {os.getpid(): None, 4242: None}
     ok(driver.cuDevicePrimaryCtxReset(0))

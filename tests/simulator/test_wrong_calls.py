@@ -6,7 +6,7 @@ import ctypes
 
 from cuda.bindings import driver
 
-from tests.simulator.driver import MiB, ok, start, status
+from tests.simulator.driver import MiB, ok, start, status, used
 from tests.simulator.fresh_process import in_fresh_process
 
 INVALID_VALUE, NOT_SUPPORTED, NOT_FOUND = 1, 801, 500
@@ -36,7 +36,9 @@ def test_frees_that_are_wrong() -> None:
 def test_each_kind_of_memory_may_be_freed_its_own_way_and_some_others() -> None:
     start()
     ok(driver.cuMemFreeAsync(ok(driver.cuMemAlloc(MiB)), 0))
+    assert used() == 0
     ok(driver.cuMemFree(ok(driver.cuMemAllocAsync(MiB, 0))))
+    assert used() == 0
     attach = driver.CUmemAttach_flags.CU_MEM_ATTACH_GLOBAL
     managed = ok(driver.cuMemAllocManaged(MiB, attach))
     assert status(driver.cuMemFreeAsync(managed, 0)) == NOT_SUPPORTED
