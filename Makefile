@@ -16,7 +16,7 @@ CXX_SOURCES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cpp')
 NOTEBOOK := notebooks/quickstart.ipynb
 PAGE := build/demo/quickstart.html
 
-.PHONY: demo test lint format sanitize clean
+.PHONY: demo test lint notebook format sanitize clean
 
 demo: $(VENV)/demo.installed
 	@$(BIN)/python -c "from gpumem_magic.cli.probe import try_tracker; found = try_tracker(); \
@@ -43,6 +43,11 @@ lint: $(VENV)/dev.installed
 		|| { cat build/lint.log; exit 1; }
 	$(BIN)/python -c "import json; print(*{unit['file'] for unit in json.load(open('build/lint/compile_commands.json')) \
 	if 'gpumem_magic' in unit['file']}, sep='\n')" | xargs -P "$$(nproc)" -n 4 clang-tidy -p build/lint --quiet
+
+# Refreshes the outputs that are saved in the notebook; on a machine without a GPU, so that it shows the simulated one.
+notebook: $(VENV)/demo.installed
+	$(BIN)/jupyter nbconvert --log-level WARN --execute --inplace --to notebook \
+		--ExecutePreprocessor.record_timing=False $(NOTEBOOK)
 
 format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .

@@ -211,8 +211,6 @@ class ProfilerCourtesy:
 
     def _wrap(self, profiler: Profiler, owner: Any, name: str, wrap: Callable[[Any, Profiler], Any]) -> None:
         original = vars(owner)[name]
-        if any(patch.wrapper is original for patch in self._patches):
-            return  # ours already
         patch = _Patch(owner, name, original, wrap(original, profiler))
         self._patches.append(patch)
         setattr(owner, name, patch.wrapper)

@@ -76,6 +76,8 @@ def test_a_session_has_the_thread_from_start_to_stop(script: Script) -> None:
 def test_a_process_may_end_without_stopping(script: Script) -> None:
     """Threads of ours that still run while the interpreter goes would take it down in native code."""
     found = script("""
+        import atexit
+        atexit.register(lambda: answer(states=states, threads=our_threads()))  # runs after what was registered later
         simulate()
         cupti_found, cupti.find_cupti = cupti.find_cupti, lambda: None
         blind = quick(Session(), 0.0001)
@@ -85,9 +87,28 @@ def test_a_process_may_end_without_stopping(script: Script) -> None:
         watching = quick(Session(), 0.0001)
         watching.start()
         time.sleep(0.2)
-        answer(states=[blind.state, watching.state])
+        states = [blind.state, watching.state]
+        assert our_threads() == ["gpumem-heartbeat", "gpumem-heartbeat", "gpumem-sampler"]
     """)
-    assert found == {"states": ["degraded", "on"]}
+    assert found == {"states": ["degraded", "on"], "threads": []}
+
+
+def test_stopping_a_session_never_waits_for_a_beat_that_waits_for_it(script: Script) -> None:
+    found = script("""
+        simulate()
+        took = []
+        for _ in range(10):
+            session = quick(Session(), 0.0001)
+            session.start()
+            with session._lock:
+                time.sleep(0.02)
+                began = time.monotonic()
+                session.stop()
+                took.append(time.monotonic() - began)
+            assert our_threads() == []
+        answer(longest=max(took))
+    """)
+    assert found["longest"] < 1
 
 
 def test_nothing_hangs_when_all_happens_at_once(script: Script) -> None:

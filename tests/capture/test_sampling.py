@@ -354,8 +354,9 @@ def test_samples_are_taken_while_a_profiler_keeps_cupti(script: Script) -> None:
         session = quick(Session(), 0.02)
         session.start()
         other = Other()
-        session.yield_slot("torch.profiler")
-        other.subscribe()
+        with session._lock:  # or a beat in between would take it again
+            session.yield_slot("torch.profiler")
+            other.subscribe()
         assert until(lambda: "gpumem-sampler" in our_threads())
         span = session.open_span(label="cell")
         kept = allocate(64)

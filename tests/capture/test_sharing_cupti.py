@@ -139,6 +139,34 @@ def test_a_pause_keeps_the_slot_and_yielding_gives_it_all_the_same(script: Scrip
     }
 
 
+def test_while_a_profiler_runs_the_slot_is_left_to_it_even_when_it_is_free(script: Script) -> None:
+    """It has not asked for it yet, or is between two requests."""
+    found = script("""
+        simulate()
+        session = quick(Session(), 0.001)
+        session.start()
+        running = session._profilers._in_use
+        running.add("torch.profiler")
+        session.yield_slot("torch.profiler")
+        asked = session.check(), session.resume().state
+        time.sleep(0.05)
+        beaten = session.state
+        session.pause()
+        paused = session.state, session.resume().state
+        running.clear()
+        answer(asked=asked, beaten=beaten, paused=paused, back=until(lambda: session.state == "on"),
+               gaps=[gap.end_ns > 0 for gap in session.snapshot().gaps])
+        session.stop()
+    """)
+    assert found == {
+        "asked": [False, "yielded"],
+        "beaten": "yielded",
+        "paused": ["paused", "yielded"],
+        "back": True,
+        "gaps": [True],
+    }
+
+
 @pytest.mark.parametrize("by", ["session.check()", "until(lambda: session.status().gaps)"])
 def test_a_reset_of_cupti_by_another_tool_is_noticed(script: Script, by: str) -> None:
     found = script(f"""

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +21,22 @@
 #include <string>
 #include <vector>
 
+#if defined(__SANITIZE_THREAD__)
+#define GPUMEM_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GPUMEM_THREAD_SANITIZER 1
+#endif
+#endif
+
 namespace test {
+
+// Under ThreadSanitizer all is slow, and a child of a process with threads cannot start threads.
+#ifdef GPUMEM_THREAD_SANITIZER
+constexpr bool kThreadSanitizer = true;
+#else
+constexpr bool kThreadSanitizer = false;
+#endif
 
 [[noreturn]] inline void fail(const char* file, int line, const std::string& what) {
   std::fprintf(stderr, "%s:%d: %s\n", file, line, what.c_str());
@@ -108,11 +124,14 @@ inline int in_child(const std::function<void()>& body) {
 // A hang is a failure: the program ends itself with SIGALRM after this long.
 inline void limit_time(unsigned seconds) { alarm(seconds); }
 
-#define RUN(test_function)                       \
-  do {                                           \
-    std::printf("  %s\n", #test_function);       \
-    std::fflush(stdout);                         \
-    test_function();                             \
-  } while (false)
+inline void run(const char* name, void (*function)()) {
+  std::printf("  %s\n", name);
+  std::fflush(stdout);
+  const auto begin = std::chrono::steady_clock::now();
+  function();
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  if (taken.count() > 1) std::printf("    %.1f s\n", taken.count());
+}
+#define RUN(function) test::run(#function, function)
 
 }  // namespace test

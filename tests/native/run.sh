@@ -25,4 +25,8 @@ export ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:exitcode=99:detect_stack_us
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 # Children of a fork start threads of their own here, as they do in real programs.
 export TSAN_OPTIONS="halt_on_error=1:exitcode=98:die_after_fork=0:second_deadlock_stack=1"
-ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"
+# ThreadSanitizer leaves a program few places for the terabyte of addresses that the simulator reserves: with random
+# addresses it does not always fit.
+fixed_addresses=()
+if [ "$mode" = tsan ]; then fixed_addresses=(setarch "$(uname -m)" --addr-no-randomize); fi
+"${fixed_addresses[@]}" ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"

@@ -14,7 +14,7 @@ namespace {
 
 using namespace gpumem;
 
-constexpr int kMutations = 4000;
+constexpr int kMutations = test::kThreadSanitizer ? 100 : 3000;  // threads play no part here
 
 struct Sample {
   std::string events, fold;
@@ -148,7 +148,7 @@ void mutated_folds() {
     read_anyway += replay.warnings.empty();
     if (i % 2 == 0 && bytes != sample.fold) CHECK(!replay.warnings.empty());
   }
-  CHECK(read_anyway > 100);  // the forged ones got past the checksums
+  CHECK(read_anyway > kMutations / 40);  // the forged ones got past the checksums
 }
 
 void every_truncation() {

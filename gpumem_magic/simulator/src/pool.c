@@ -117,26 +117,6 @@ void gsim_pools_trim(struct gsim_device *device) {
   for (CUmemoryPool pool = device->pools; pool; pool = pool->next) gsim_pool_trim(pool, 0);
 }
 
-static void free_first(struct gsim_chunk *chunk) {
-  struct gsim_extent *extent = chunk->first;
-  while (extent->free) extent = extent->next;
-  gsim_pool_free(gsim_allocation_at(extent->start));
-}
-
-void gsim_pools_reset(struct gsim_device *device) {
-  CUmemoryPool next;
-  for (CUmemoryPool pool = device->pools; pool; pool = next) {
-    next = pool->next;
-    bool was_destroyed = pool->is_destroyed;
-    pool->is_destroyed = false; /* it must live until its chunks are empty */
-    for (struct gsim_chunk *c = pool->heap.chunks; c; c = c->next)
-      while (c->used > 0) free_first(c);
-    gsim_pool_trim(pool, 0);
-    pool->is_destroyed = was_destroyed;
-    bury_if_empty(pool);
-  }
-}
-
 CUmemoryPool gsim_default_pool(struct gsim_device *device) {
   if (!device->default_pool) {
     CUmemPoolProps props = {

@@ -40,11 +40,9 @@ void gsim_pool_free(struct gsim_allocation *allocation);
 /* Gives back wholly free chunks until at most `keep` bytes are reserved. */
 void gsim_pool_trim(CUmemoryPool pool, uint64_t keep);
 
-/* Of every pool on the device: down to its threshold; to nothing; everything
- * freed, live allocations too (the device was reset). */
+/* Of every pool on the device: down to its threshold; to nothing. */
 void gsim_pools_synchronize(struct gsim_device *device);
 void gsim_pools_trim(struct gsim_device *device);
-void gsim_pools_reset(struct gsim_device *device);
 
 /* The device's default pool and current pool, made when first asked for. */
 CUmemoryPool gsim_default_pool(struct gsim_device *device);

@@ -3,7 +3,6 @@
 #include "context.h"
 #include "entry.h"
 #include "lock.h"
-#include "pool.h"
 
 DRIVER_API(386, cuDevicePrimaryCtxRetain, CUcontext *, pctx, CUdevice, dev) {
   struct gsim_device *device = gsim_device_at(dev);
@@ -45,8 +44,8 @@ static CUresult release(CUdevice dev) {
   return held ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
-/* A reset destroys it whoever holds it, and empties the pools; references stay
- * to be released. */
+/* A reset destroys it whoever holds it; references stay to be released.
+ * Stream-ordered memory outlives a reset too. */
 static CUresult reset(CUdevice dev) {
   struct gsim_device *device = gsim_device_at(dev);
   if (!device) return CUDA_ERROR_INVALID_DEVICE;
@@ -54,9 +53,6 @@ static CUresult reset(CUdevice dev) {
   CUcontext context = condemn(device);
   gsim_unlock();
   if (context) gsim_context_finish(context);
-  gsim_lock();
-  gsim_pools_reset(device);
-  gsim_unlock();
   return CUDA_SUCCESS;
 }
 
