@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import importlib.util
 import sys
 import threading
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import Variant, check, cuda, interleaved, median_us, prepare_device, print_environment
+from cuda.bindings import driver as cuda
+
+from benchmarks.harness import Variant, check, interleaved, median_us, prepare_device, print_environment
 from gpumem_magic import _core, simulator
 from gpumem_magic.capture import cupti
 from gpumem_magic.session import Session
@@ -103,7 +106,10 @@ def nothing() -> None:
 def pair_cost(title: str, body: Callable[[int], None], ids: tuple[int, ...], *, calls: int, rounds: int) -> None:
     """Print the cost of an allocation and its free at several depths of the Python stack."""
     print(f"\n{title}, microseconds a pair (median of {rounds} rounds of {calls})")
-    print(f"{'depth':>5} {'untracked':>10} {'tracked':>9} {'us/event':>9} {'Python cb':>10} {'cb us/event':>12} {'times':>6}")
+    print(
+        f"{'depth':>5} {'untracked':>10} {'tracked':>9} {'us/event':>9} "
+        f"{'Python cb':>10} {'cb us/event':>12} {'times':>6}"
+    )
     for depth in (1, 30, 100):
         tracking, callback = Tracking(), PythonCallback(ids)
         variants = [
@@ -111,7 +117,7 @@ def pair_cost(title: str, body: Callable[[int], None], ids: tuple[int, ...], *, 
             Variant("tracked", tracking.enter, tracking.leave),
             Variant("python", callback.enter, callback.leave),
         ]
-        times = interleaved(variants, lambda count, d=depth: nested(d, body, count), calls=calls, rounds=rounds)
+        times = interleaved(variants, functools.partial(nested, depth, body), calls=calls, rounds=rounds)
         base, ours, theirs = (median_us(times[variant.name]) for variant in variants)
         ratio = (theirs - base) / (ours - base) if ours > base else float("inf")
         print(
@@ -122,12 +128,14 @@ def pair_cost(title: str, body: Callable[[int], None], ids: tuple[int, ...], *, 
 
 def threads_cost(*, calls: int, rounds: int) -> None:
     """Print the wall time of pairs made by several threads at once."""
-    print(f"\ncuMemAllocAsync + cuMemFreeAsync by several threads, microseconds of wall time a pair ({calls} pairs each)")
+    print(
+        f"\ncuMemAllocAsync + cuMemFreeAsync by several threads, microseconds of wall time a pair ({calls} pairs each)"
+    )
     print(f"{'threads':>7} {'untracked':>10} {'tracked':>9} {'ratio':>6} {'events/s':>12}")
     for count in (1, 4, 16):
         tracking = Tracking()
         variants = [Variant("untracked", nothing, nothing), Variant("tracked", tracking.enter, tracking.leave)]
-        times = interleaved(variants, lambda n, c=count: _on_threads(c, n), calls=calls, rounds=rounds)
+        times = interleaved(variants, functools.partial(_on_threads, count), calls=calls, rounds=rounds)
         base, ours = (median_us(times[variant.name]) / count for variant in variants)
         print(f"{count:>7} {base:>10.2f} {ours:>9.2f} {ours / base:>6.2f} {2e6 / ours:>12,.0f}")
 
@@ -165,7 +173,9 @@ def training_cost(*, rounds: int) -> None:
     import torch  # noqa: PLC0415
 
     model = torch.nn.TransformerEncoder(
-        torch.nn.TransformerEncoderLayer(512, 8, 1024, batch_first=True), num_layers=4, enable_nested_tensor=False,
+        torch.nn.TransformerEncoderLayer(512, 8, 1024, batch_first=True),
+        num_layers=4,
+        enable_nested_tensor=False,
     ).cuda()
     optimizer = torch.optim.AdamW(model.parameters())
     batch = torch.randn(16, 128, 512, device="cuda")
@@ -203,7 +213,13 @@ def main() -> None:
     device = prepare_device()
     print_environment(device)
     rounds = 3 if quick else 9
-    pair_cost("cuMemAllocAsync + cuMemFreeAsync of 1 KiB", async_pairs, ASYNC_CALLS, calls=2000 if quick else 20_000, rounds=rounds)
+    pair_cost(
+        "cuMemAllocAsync + cuMemFreeAsync of 1 KiB",
+        async_pairs,
+        ASYNC_CALLS,
+        calls=2000 if quick else 20_000,
+        rounds=rounds,
+    )
     pair_cost("cuMemAlloc + cuMemFree of 4 MiB", plain_pairs, PLAIN_CALLS, calls=300 if quick else 2000, rounds=rounds)
     threads_cost(calls=1000 if quick else 5000, rounds=rounds)
     if not simulator.is_active() and importlib.util.find_spec("torch") is not None:

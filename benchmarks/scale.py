@@ -26,7 +26,9 @@ def resident_mib() -> float:
 
 def record(events: int, live: int) -> None:
     """Make ``events`` allocations and frees, ``live`` of them alive at any time, and say what it took."""
-    from benchmarks.harness import cuda, prepare_device, print_environment  # noqa: PLC0415
+    from cuda.bindings import driver as cuda  # noqa: PLC0415
+
+    from benchmarks.harness import prepare_device, print_environment  # noqa: PLC0415
     from gpumem_magic.session import Session  # noqa: PLC0415
 
     print_environment(prepare_device())
@@ -36,7 +38,8 @@ def record(events: int, live: int) -> None:
     base = resident_mib()
     highest = base
     begin = time.perf_counter()
-    for round_ in range(10):
+    for _ in range(10):
+        # Ten rounds, so that memory is looked at on the way and not only at the end.
         for _ in range(events // 20):
             _, pointer = cuda.cuMemAllocAsync(1024, 0)
             cuda.cuMemFreeAsync(pointer, 0)
@@ -74,7 +77,7 @@ def read(directory: str) -> None:
 
 
 def _in_child(*arguments: str, home: str) -> dict[str, object]:
-    done = subprocess.run(  # noqa: S603  (this file again)
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale", *arguments],
         env={**os.environ, "GPUMEM_HOME": home},
         capture_output=True,
@@ -104,7 +107,12 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as home:
             made = _in_child(
-                "--record", "--events", str(arguments.events), "--live", str(arguments.live), home=home,
+                "--record",
+                "--events",
+                str(arguments.events),
+                "--live",
+                str(arguments.live),
+                home=home,
             )
             opened = _in_child("--read", str(made["directory"]), home=home)
             _print(arguments.events, made, opened, pathlib.Path(str(made["directory"])))
@@ -112,10 +120,18 @@ def main() -> None:
 
 def _print(events: int, made: dict[str, object], opened: dict[str, object], directory: pathlib.Path) -> None:
     size = float(str(made["bytes"]))
-    print(f"recorded {events:,} events in {made['seconds']:.1f} s: {events / float(str(made['seconds'])):,.0f} events/s")
+    print(
+        f"recorded {events:,} events in {made['seconds']:.1f} s: {events / float(str(made['seconds'])):,.0f} events/s"
+    )
     print(f"recorder grew by {made['grown_mib']:.1f} MiB")
-    print(f"recording: {size / MIB:.0f} MiB in {sum(1 for _ in directory.iterdir())} files, {size / events:.2f} bytes an event")
-    print(f"opened in {opened['seconds']:.2f} s, grew by {opened['grown_mib']:.0f} MiB to {opened['resident_mib']:.0f} MiB")
+    print(
+        f"recording: {size / MIB:.0f} MiB in {sum(1 for _ in directory.iterdir())} files, "
+        f"{size / events:.2f} bytes an event"
+    )
+    print(
+        f"opened in {opened['seconds']:.2f} s, grew by {opened['grown_mib']:.0f} MiB "
+        f"to {opened['resident_mib']:.0f} MiB"
+    )
     print(f"read back {opened['events']:,} events, {opened['live']:,} live, warnings: {opened['warnings'] or 'none'}")
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import platform
 import socket
 import sys
@@ -33,9 +32,10 @@ from gpumem_magic.capture.sampling import Sampler
 from gpumem_magic.capture.threads import ThreadAttribution
 from gpumem_magic.model.events import Kind
 from gpumem_magic.model.snapshot import Process
-from gpumem_magic.model.stacks import Frame
 
 if TYPE_CHECKING:
+    import pathlib
+
     import numpy as np
 
     from gpumem_magic.model.snapshot import Device, Snapshot

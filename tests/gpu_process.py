@@ -50,7 +50,7 @@ def answer(**values):
 
 def run_script(script: str, home: pathlib.Path, *, timeout: int = 120, **environment: str) -> dict[str, Any]:
     """Run PRELUDE and ``script``; returns what it passed to ``answer()``. Recordings go to ``home``."""
-    done = subprocess.run(  # noqa: S603  (our own script)
+    done = subprocess.run(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
         env={**os.environ, "GPUMEM_HOME": str(home), **environment},
         capture_output=True,

@@ -10,7 +10,17 @@ import numpy as np
 
 from gpumem_magic.analysis.allocators import Allocator, allocators
 from gpumem_magic.analysis.frames import notebook_labels
-from gpumem_magic.analysis.timelines import MAX_EVENTS, Anchors, Stretch, Timeline, bucket_timeline, is_exact, span_anchors, span_stretch, timeline
+from gpumem_magic.analysis.timelines import (
+    MAX_EVENTS,
+    Anchors,
+    Stretch,
+    Timeline,
+    bucket_timeline,
+    is_exact,
+    span_anchors,
+    span_stretch,
+    timeline,
+)
 from gpumem_magic.model.events import KIND_LABELS, NO_DEVICE, Layer, layer_of
 from gpumem_magic.model.snapshot import Device
 from gpumem_magic.model.units import format_count, format_size

@@ -77,18 +77,11 @@ def _cells(tables: Mapping[str, Any], records: RecordTable) -> tuple[Cell, ...]:
     )
 
 
-_DESCRIBED = {field.name for field in dataclasses.fields(Cell)} & {
-    "label",
-    "first_line",
-    "cell_id",
-    "execution_count",
-    "error",
-    "source_file",
-}
+_DESCRIBED = ("label", "first_line", "cell_id", "execution_count", "error", "source_file")
 
 
 def _cell(row: np.void, description: Mapping[str, Any], sizes: Mapping[str, dict[int, int]]) -> Cell:
-    known = {key: value for key, value in description.items() if key in _DESCRIBED}
+    known: dict[str, Any] = {key: description[key] for key in _DESCRIBED if key in description}
     known.setdefault("label", f"span {int(row['id'])}")
     return Cell(
         id=int(row["id"]),
@@ -96,8 +89,7 @@ def _cell(row: np.void, description: Mapping[str, Any], sizes: Mapping[str, dict
         thread=int(row["thread"]),
         begin_ns=int(row["begin_ns"]),
         end_ns=int(row["end_ns"]),
-        **known,
-        **sizes,
+        **(known | dict(sizes)),
     )
 
 

@@ -60,7 +60,9 @@ def _beside_torch() -> list[pathlib.Path]:
     major = _torch_cuda_major()
     folders = [f"nvidia/cu{major}/lib", "nvidia/cuda_cupti/lib"]
     names = [f"libcupti.so.{major}"] if major else list(SONAMES)
-    candidates = (pathlib.Path(entry or ".", folder, name) for entry in sys.path for folder in folders for name in names)
+    candidates = (
+        pathlib.Path(entry or ".", folder, name) for entry in sys.path for folder in folders for name in names
+    )
     return [path for path in candidates if path.is_file()]
 
 

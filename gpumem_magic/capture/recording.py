@@ -175,7 +175,7 @@ def _read_session(path: pathlib.Path) -> tuple[Process, tuple[Device, ...], list
 def _from_fields(kind: type[Any], values: dict[str, Any]) -> Any:
     """An instance from JSON, with types checked and fields of later releases ignored."""
     known = {field.name: field.type for field in dataclasses.fields(kind)}
-    plain = {"int": int, "str": str, "bool": bool, "int | None": (int, type(None))}
+    plain: dict[str, Any] = {"int": int, "str": str, "bool": bool, "int | None": (int, type(None))}
     for name, value in values.items():
         expected = plain.get(str(known.get(name, "")), object)
         if name in known and not isinstance(value, expected):

@@ -48,7 +48,7 @@ def _remember_starter(original: Callable[..., Any]) -> Callable[..., Any]:
         setattr(self, _STARTED_BY, _core.current_span())
         return original(self, *args, **kwargs)
 
-    start._gpumem = True  # type: ignore[attr-defined]
+    start._gpumem = True  # type: ignore[attr-defined]  # noqa: SLF001
     return start
 
 
@@ -60,5 +60,5 @@ def _adopt_starter(original: Callable[..., Any]) -> Callable[..., Any]:
             _core.adopt_span(span)
         return original(self, *args, **kwargs)
 
-    _bootstrap_inner._gpumem = True  # type: ignore[attr-defined]
+    _bootstrap_inner._gpumem = True  # type: ignore[attr-defined]  # noqa: SLF001
     return _bootstrap_inner

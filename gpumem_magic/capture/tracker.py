@@ -12,6 +12,7 @@ from gpumem_magic.capture import cupti, driver
 
 DEFAULT_DEPTH = 128
 _MULTIPLE_SUBSCRIBERS = 39
+_DRIVER_FAILED = -1000  # minus the status of cuInit
 _NO_DEVICE = 100
 _INSUFFICIENT_DRIVER = 35
 
@@ -63,8 +64,8 @@ _NO_CUPTI = (
 def _explain(result: int, library: cupti.CuptiLibrary) -> str:
     if result == _MULTIPLE_SUBSCRIBERS:
         return f"{slot_holder()} holds CUPTI, and this CUPTI serves one tool at a time."
-    if result <= -1000:
-        return _explain_driver(-1000 - result)
+    if result <= _DRIVER_FAILED:
+        return _explain_driver(_DRIVER_FAILED - result)
     return {
         -1: f"{library.path} was found but cannot be loaded. Run `gpumem doctor` for the loader's message.",
         -2: _NO_DRIVER,

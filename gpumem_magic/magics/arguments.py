@@ -16,7 +16,7 @@ class MagicParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}. Run `{self.prog} --help` for what can be written here.")
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
         raise MagicHelpShown(message or "")
 
 
@@ -31,9 +31,12 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
+_MOST = 10_000
+
+
 def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 10000")
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MOST}")
     return int(text)
 
 
@@ -49,11 +52,15 @@ def cell_parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", metavar="NAME", help="also keep the report in the variable NAME")
     parser.add_argument("--quiet", action="store_true", help="show nothing unless an assertion fails")
     parser.add_argument(
-        "--assert-peak", type=_size, metavar="SIZE", help="fail the cell when its peak over what was live before "
-        "is larger than this",
+        "--assert-peak",
+        type=_size,
+        metavar="SIZE",
+        help="fail the cell when its peak over what was live before is larger than this",
     )
     parser.add_argument(
-        "--assert-no-leak", action="store_true", help="fail the cell when device memory allocated in it is still live",
+        "--assert-no-leak",
+        action="store_true",
+        help="fail the cell when device memory allocated in it is still live",
     )
     return parser
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class GpuMemoryMagics(Magics):
     """Holds everything that loading the extension put into IPython."""
 
+    shell: InteractiveShell
+
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.session = api.session()

@@ -9,4 +9,4 @@ from IPython.display import display
 
 def show(answer: Any) -> None:
     """Display an answer in the forms it has: rich where there is a page, text in a terminal."""
-    display(answer._repr_mimebundle_(), raw=True)  # noqa: SLF001  (IPython's own protocol)
+    display(answer._repr_mimebundle_(), raw=True)

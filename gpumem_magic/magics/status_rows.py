@@ -42,11 +42,14 @@ def status_rows(status: Status) -> list[StatusRow]:
     return rows
 
 
+_NAMED = 3  # devices that the line names before it counts them
+
+
 def status_line(status: Status) -> str:
     """One line for ``%load_ext``."""
     if status.state == "on":
-        names = ", ".join(f"{device.name}" for device in status.devices[:3])
-        more = f" and {len(status.devices) - 3} more" if len(status.devices) > 3 else ""
+        names = ", ".join(f"{device.name}" for device in status.devices[:_NAMED])
+        more = f" and {len(status.devices) - _NAMED} more" if len(status.devices) > _NAMED else ""
         mark = " (SIMULATED)" if status.simulated else ""
         attention = "".join(f" {warning}" for warning in (*status.warnings, status.stacks) if warning)
         return f"gpumem: tracking {names}{more}{mark}. Put %%gpumem on top of a cell to see what it does.{attention}"

@@ -74,7 +74,7 @@ MAX_METERED_SPANS = 64
 class EventRow(Protocol):
     """Anything with the fields of EVENT_DTYPE: a row of an event array, or a dict."""
 
-    def __getitem__(self, field: str, /) -> Any: ...  # noqa: ANN401  (NumPy scalars and ints alike)
+    def __getitem__(self, field: str, /) -> Any: ...
 
 
 class ReferenceLedger:

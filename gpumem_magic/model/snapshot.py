@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from gpumem_magic.model.events import NO_DEVICE, Layer, layer_of
 from gpumem_magic.model.tables import METER_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy as np
 
     from gpumem_magic.model.stacks import StackTable
 

@@ -132,7 +132,7 @@ def measure(text: str, part: float, whole: float, kind: str = "live") -> Html:
 
 def note(text: str | Html, severity: str = "info") -> Html:
     """A sentence that a reader must not miss. ``severity``: info, warning or error."""
-    mark = {"info": "i", "warning": "!", "error": "×"}[severity]
+    mark = {"info": "i", "warning": "!", "error": "×"}[severity]  # noqa: RUF001  (the sign that is meant)
     sign = tag("span", mark, class_="gm-mark", aria_hidden="true")
     return tag("p", spaced(sign, tag("span", text)), class_=f"gm-note gm-{severity}")
 

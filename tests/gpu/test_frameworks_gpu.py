@@ -69,7 +69,8 @@ def test_torch_backward_belongs_to_the_cell(on_gpu: OnGpu) -> None:
             (weights @ weights).relu().square().mean().backward()
         snapshot = gpumem.snapshot()
         cells = set(snapshot.sites["cell"].tolist()) - {0}
-        answer(cells=len(cells), peak=block.peak_bytes, background=any(row.background for row in block.report().allocators))
+        answer(cells=len(cells), peak=block.peak_bytes,
+               background=any(row.background for row in block.report().allocators))
     """)
     assert found["cells"] == 1
     assert found["peak"] >= 3 * 64 * MIB

@@ -133,7 +133,7 @@ def late():
     notebook.run("%%gpumem\nworker = threading.Thread(target=late); worker.start()")
     starter = notebook.result.execution_count
     notebook.run("%%gpumem --save later\ngo.set(); worker.join()")
-    snapshot = notebook["worker"] and notebook.shell._gpumem_magics.session.snapshot()  # noqa: SLF001
+    snapshot = notebook["worker"] and notebook.shell._gpumem_magics.session.snapshot()
     row = next(row for row in snapshot.allocations if row["size"] == 5 * MIB)
     assert snapshot.cell(int(row["cell"])).label == f"In [{starter}]"
     assert notebook["later"].delta_bytes == 5 * MIB  # the device had more afterwards, whoever asked for it

@@ -14,7 +14,7 @@ def test_status_says_what_is_tracked(notebook: Notebook) -> None:
     text = notebook.run("%gpumem status")
     assert "tracking" in text
     assert ("SIMULATED" in text) == simulator.is_active()
-    assert str(notebook.shell._gpumem_magics.session.directory) in text.replace("\n", "").replace(" ", "")  # noqa: SLF001
+    assert str(notebook.shell._gpumem_magics.session.directory) in text.replace("\n", "").replace(" ", "")
 
 
 def test_unknown_verb_is_a_sentence(notebook: Notebook) -> None:
@@ -37,7 +37,7 @@ def test_off_on_and_pause(notebook: Notebook) -> None:
     assert "paused" in notebook.run("%gpumem pause")
     notebook.run("free(a); b = alloc(4 << 20)")
     assert "on" in notebook.run("%gpumem on")
-    session = notebook.shell._gpumem_magics.session  # noqa: SLF001
+    session = notebook.shell._gpumem_magics.session
     snapshot = session.snapshot()
     assert snapshot.live_bytes == 0, "what was freed in the gap is gone, what was born in it is unknown"
     assert snapshot.counters["absent"] == 1

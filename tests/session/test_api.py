@@ -96,7 +96,8 @@ def test_recording_is_readable_while_it_is_made_and_after(tmp_path: pathlib.Path
         after = gpumem.load(path); after.self_check(); during.self_check()
         gpumem.start()
         answer(during=during.live_bytes, running=running, after=after.live_bytes, now=live_now,
-               warnings=[*during.warnings, *after.warnings], frames=len(after.stacks), new=gpumem.status().recording != path)
+               warnings=[*during.warnings, *after.warnings], frames=len(after.stacks),
+               new=gpumem.status().recording != path)
         """,
         tmp_path,
     )
@@ -115,7 +116,8 @@ def test_memory_from_before_is_counted_when_it_goes(tmp_path: pathlib.Path) -> N
         gpumem.start()
         check(cuda.cuMemFree(early))
         snapshot = gpumem.snapshot()
-        answer(live=snapshot.live_bytes, unknown=snapshot.counters["unknown_frees"], failures=snapshot.counters["failures"])
+        answer(live=snapshot.live_bytes, unknown=snapshot.counters["unknown_frees"],
+               failures=snapshot.counters["failures"])
         """,
         tmp_path,
     )
@@ -130,7 +132,8 @@ def test_home_that_cannot_be_written_is_said_and_survived(tmp_path: pathlib.Path
         status = gpumem.start()
         check(cuda.cuMemAlloc(1 << 20))
         snapshot = gpumem.snapshot()
-        answer(warnings=status.warnings, recording=status.recording, live=snapshot.live_bytes, events=len(snapshot.events))
+        answer(warnings=status.warnings, recording=status.recording, live=snapshot.live_bytes,
+               events=len(snapshot.events))
         """,
         occupied,
     )
@@ -147,7 +150,7 @@ def test_snapshot_of_nothing_is_a_sentence(tmp_path: pathlib.Path) -> None:
             gpumem.snapshot()
         except RuntimeError as error:
             said = str(error)
-        gpumem.start(); gpumem.start(); 
+        gpumem.start(); gpumem.start()
         first = gpumem.status().recording
         answer(said=said, first=first)
         """,
