@@ -10,7 +10,7 @@ import numpy as np
 from gpumem_magic.analysis.cell_report import CellReport, DeviceChange, descendants, device_of, span_marks
 from gpumem_magic.analysis.timelines import Timeline, thinned
 from gpumem_magic.model.samples import LEVELS, UNKNOWN, level
-from gpumem_magic.model.units import format_size
+from gpumem_magic.model.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from gpumem_magic.model.snapshot import Cell, Gap, Snapshot
@@ -24,6 +24,10 @@ _CAVEAT = (
 _ALL_PROCESSES = (
     "GPU {device}: this is the memory of all processes on it, because the driver does not tell this process's share."
 )
+
+
+_AT_THE_EDGE_NS = 50_000_000
+"""A sample this near to the begin or the end of a cell counts as taken there. One is asked for at both."""
 
 
 def is_sampled(snapshot: Snapshot, cell_id: int) -> bool:
@@ -67,7 +71,7 @@ def sampled_report(snapshot: Snapshot, cell_id: int) -> CellReport:
         marks=span_marks(snapshot, [each for each in snapshot.cells if each.id in inner], cell.begin_ns),
         failures=0,
         gaps=tuple(gap for gap in snapshot.gaps if _overlaps(gap, cell.begin_ns, end_ns)),
-        notes=tuple(_notes(cell, samples)),
+        notes=tuple(_notes(cell, samples, end_ns)),
     )
 
 
@@ -86,13 +90,19 @@ def _reason(snapshot: Snapshot, cell: Cell) -> str:
 
 
 def _samples(snapshot: Snapshot, cell: Cell) -> np.ndarray:
-    """Samples of the cell's own time of which something is known."""
+    """Samples of the cell's time of which something is known; the last ones before it where its first came late."""
     if snapshot.samples is None:
         return np.empty(0)
-    times = snapshot.samples["time_ns"]
-    mine: np.ndarray = snapshot.samples[(times >= cell.begin_ns) & (times <= (cell.end_ns or snapshot.time_ns))]
-    known: np.ndarray = mine[level(mine) != UNKNOWN]
-    return known
+    known = snapshot.samples[level(snapshot.samples) != UNKNOWN]
+    times = known["time_ns"]
+    inside = (times >= cell.begin_ns) & (times <= (cell.end_ns or snapshot.time_ns))
+    for device in np.unique(known["device"][inside]):
+        mine = known["device"] == device
+        before = np.flatnonzero(mine & (times < cell.begin_ns))
+        if len(before) and int(times[inside & mine][0]) > cell.begin_ns + _AT_THE_EDGE_NS:
+            inside[before[-1]] = True
+    found: np.ndarray = known[inside]
+    return found
 
 
 def _change(snapshot: Snapshot, cell: Cell, end_ns: int, samples: np.ndarray) -> DeviceChange:
@@ -116,7 +126,8 @@ def _measure(samples: np.ndarray) -> str:
 
 
 def _timeline(device: int, times_ns: np.ndarray, live: np.ndarray, begin_ns: int, end_ns: int) -> Timeline:
-    times = np.concatenate(([0], times_ns.astype(np.int64) - begin_ns, [end_ns - begin_ns]))
+    since_begin = np.maximum(times_ns.astype(np.int64) - begin_ns, 0)
+    times = np.concatenate(([0], since_begin, [end_ns - begin_ns]))
     live = np.concatenate((live[:1], live, live[-1:]))
     kept = thinned(times, live)
     return Timeline(
@@ -128,7 +139,7 @@ def _timeline(device: int, times_ns: np.ndarray, live: np.ndarray, begin_ns: int
     )
 
 
-def _notes(cell: Cell, samples: np.ndarray) -> list[str]:
+def _notes(cell: Cell, samples: np.ndarray, end_ns: int) -> list[str]:
     notes = [_CAVEAT.format(interval=_interval(samples))]
     if cell.is_running:
         notes.append("Still running: the numbers are those of the moment at which they were taken.")
@@ -136,6 +147,7 @@ def _notes(cell: Cell, samples: np.ndarray) -> list[str]:
         mine = samples[samples["device"] == device]
         if _measure(mine) != "process_bytes":
             notes.append(_ALL_PROCESSES.format(device=device))
+        notes += _missed_edges(int(device), mine["time_ns"], cell.begin_ns, end_ns)
         last = mine[-1]
         if last["torch_allocated_bytes"] != UNKNOWN and last["torch_reserved_bytes"]:
             notes.append(
@@ -143,6 +155,23 @@ def _notes(cell: Cell, samples: np.ndarray) -> list[str]:
                 f"tensors at the end and {format_size(int(last['torch_reserved_bytes']))} in its pool.",
             )
     return notes
+
+
+def _missed_edges(device: int, times_ns: np.ndarray, begin_ns: int, end_ns: int) -> list[str]:
+    """Sentences on what no sample covers at the begin and the end of a cell."""
+    late_ns, early_ns = int(times_ns[0]) - begin_ns, end_ns - int(times_ns[-1])
+    found = []
+    if late_ns > _AT_THE_EDGE_NS:
+        found.append(
+            f"GPU {device}: the first sample came {format_duration(late_ns / 1e9)} after the begin; "
+            "what changed before it is not in the numbers.",
+        )
+    if early_ns > _AT_THE_EDGE_NS:
+        found.append(
+            f"GPU {device}: the last sample came {format_duration(early_ns / 1e9)} before the end; "
+            "what changed after it is not in the numbers.",
+        )
+    return found
 
 
 def _interval(samples: np.ndarray) -> str:

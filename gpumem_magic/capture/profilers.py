@@ -8,6 +8,10 @@ last. Releases that serve several tools serve only those that use their newer fu
 Kineto, the engine of torch.profiler, keeps CUPTI for the life of the process unless ``TEARDOWN_CUPTI=1`` is in the
 environment. Then a thread of its own prepares to let go after each profile, and it is done inside the next call into
 the CUDA runtime. PyTorch switches that off again where it is known to fail; what it sets is left alone.
+
+While other threads call CUDA, that letting go is a race inside Kineto, with or without us: later profiles come out
+empty. So the variable is set for a profile only when no other thread of the user's is alive; else Kineto keeps CUPTI,
+its profiles are whole, and the status says that tracking ended there and why.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import functools
 import importlib.abc
 import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 TEARDOWN = "TEARDOWN_CUPTI"
 _SAFE_TEARDOWN = (12, 6)  # CUDA before this one crashed when CUPTI came back beside CUDA graphs
+_INFRASTRUCTURE = ("ipykernel", "IPython", "zmq", "tornado", "jupyter", "tqdm", "gpumem_magic", "debugpy", "pydevd")
 _WAITS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)  # flushing a trace takes Kineto some milliseconds
 SETTLING_S = 30.0
 
@@ -154,8 +160,7 @@ class ProfilerCourtesy:
         self._problems.clear()
         self._in_use.clear()
         self._set_teardown = TEARDOWN not in os.environ
-        if self._set_teardown:
-            os.environ[TEARDOWN] = "1"
+        self._choose_teardown()
         names = frozenset(profiler.module for profiler in PROFILERS)
         self._finder = _ImportWatcher(names, self._imported, self._problem)
         sys.meta_path.insert(0, self._finder)
@@ -252,6 +257,7 @@ class ProfilerCourtesy:
         """True when this call began the loan."""
         if self._finder is None or profiler.name in self._in_use:
             return False
+        self._choose_teardown()
         self._in_use.add(profiler.name)  # before the slot is free, or a heartbeat in between would take it again
         with self._reported(profiler):
             self._session.yield_slot(profiler.name)
@@ -283,6 +289,21 @@ class ProfilerCourtesy:
         if text not in self._problems:
             self._problems.append(text)
 
+    def _choose_teardown(self) -> None:
+        """Have Kineto let go after its next profile, unless other threads would be in its way."""
+        if os.environ.get(TEARDOWN, "1") != "1":
+            self._set_teardown = False  # the user has decided meanwhile
+        if not self._set_teardown:
+            return
+        others = _working_threads()
+        if not others:
+            os.environ[TEARDOWN] = "1"
+        elif os.environ.pop(TEARDOWN, None) is not None and "torch" in sys.modules:
+            self._problem(
+                f"A profile began while other threads ran ({', '.join(others[:3])}). torch.profiler cannot give CUPTI "
+                "back safely then and keeps it: tracking goes on after the kernel is restarted.",
+            )
+
     def _forget_teardown(self) -> None:
         if self._set_teardown and os.environ.get(TEARDOWN) == "1":
             del os.environ[TEARDOWN]
@@ -302,6 +323,18 @@ def _swap(owner: Any, name: str, expected: Any, replacement: Any) -> None:
     """Put ``replacement`` where ``expected`` is; leave anything else alone."""
     if owner is not None and vars(owner).get(name) is expected:
         setattr(owner, name, replacement)
+
+
+def _working_threads() -> list[str]:
+    """Names of live threads that may call CUDA: all but the caller, the main one, and those of the notebook itself."""
+    mine = (threading.current_thread(), threading.main_thread())
+    return [thread.name for thread in threading.enumerate() if thread not in mine and not _is_infrastructure(thread)]
+
+
+def _is_infrastructure(thread: threading.Thread) -> bool:
+    target = getattr(thread, "_target", None)
+    modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
+    return any(module.split(".")[0] in _INFRASTRUCTURE for module in modules)
 
 
 def _teardown_is_safe() -> bool:

@@ -22,6 +22,8 @@ INTERVAL_S = 0.1
 CAPACITY = 32768
 _RESOLUTION = 2048
 _JOIN_S = 2.0
+_REFRESH_S = 0.25
+_FIRST_S = 2.0  # the first sample loads NVML
 
 
 class Sampler:
@@ -38,8 +40,8 @@ class Sampler:
         self._devices = tuple(devices)
         self._buffers = {device.ordinal: SampleBuffer(capacity) for device in self._devices}
         self._thread: threading.Thread | None = None
-        self._stopping = False
         self._turn = threading.Condition()  # guards the buffers and all that follows
+        self._stopping = True
         self._begun = self._done = 0  # samples begun and finished
         self._wanted = 0  # samples that somebody waits for
         self.problem = ""  # the last failure of the thread
@@ -52,7 +54,8 @@ class Sampler:
         """Begin sampling. Does nothing when it does so already, or when there is no device."""
         if self.is_alive or not self._devices:
             return
-        self._stopping = False
+        with self._turn:
+            self._stopping = False
         # A daemon, for it must not keep a script from ending; whoever starts it has to stop it before Python goes.
         self._thread = threading.Thread(target=self._run, name="gpumem-sampler", daemon=True)
         self._thread.start()
@@ -66,11 +69,13 @@ class Sampler:
             self._thread.join(_JOIN_S)
         self._thread = None
 
-    def refresh(self, timeout_s: float = 0.25) -> bool:
-        """Take a sample now. True once one is there that began after this call did."""
-        if not self.is_alive:
-            return False
+    def refresh(self, timeout_s: float | None = None) -> bool:
+        """Take a sample now. True once one is there that began after this call did; False when that takes too long."""
         with self._turn:
+            if self._stopping:
+                return False
+            if timeout_s is None:
+                timeout_s = _REFRESH_S if self._done else _FIRST_S
             wanted = self._begun + 1
             self._wanted = max(self._wanted, wanted)
             self._turn.notify_all()
