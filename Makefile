@@ -2,12 +2,14 @@
 # make test      a virtual environment, the package, and all tests
 #
 # Both work on a fresh clone with Python 3.11 or newer, a C and C++ compiler and make; nothing else need be there.
-# Choose the interpreter with PYTHON=python3.13, the environment's place with VENV=..., tests with TESTS="tests/cli -x".
+# Choose the interpreter with PYTHON=python3.13, the environment's place with VENV=..., tests with TESTS="tests/cli -x";
+# NATIVE= leaves out the tests of the C++ code, which know nothing of Python.
 
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?= tests
 HEADLESS ?=
+NATIVE ?= yes
 
 BIN := $(abspath $(VENV))/bin
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find gpumem_magic -type f \
@@ -29,7 +31,9 @@ else
 endif
 
 test: $(VENV)/test.installed
+ifneq ($(NATIVE),)
 	PATH="$(BIN):$$PATH" tests/native/run.sh plain
+endif
 	$(BIN)/pytest $(TESTS)
 
 # _core.pyi is made by the build; mypy needs it beside the sources.

@@ -91,70 +91,113 @@ bool watch() {
 
 NB_MODULE(_core, m) {
   m.doc() = "Native core of gpumem_magic: CUPTI callbacks, stack walk, ledger and journal.";
-  m.def("subscribe", [](const std::string& path, uint32_t groups) {
-    const nb::gil_scoped_release release;
-    return Tracker::instance().subscribe(path.c_str(), groups);
-  }, nb::arg("cupti_path"), nb::arg("groups"),
-     "Subscribe to CUPTI. 0, a CUPTI result, -1 no CUPTI, -2 no driver, -3 missing symbol, -1000 - CUresult of cuInit.");
-  m.def("unsubscribe", [] {
-    const nb::gil_scoped_release release;
-    return Tracker::instance().unsubscribe();
-  }, "Give the subscription back. 0 or a CUPTI result.");
-  m.def("turn", [](bool on) { Tracker::instance().turn(on); }, nb::arg("on"), "Record, or let callbacks pass.");
-  m.def("configure", [](int depth, bool stacks) {
-    Tracker::instance().set_depth(depth);
-    Tracker::instance().use_stacks(stacks);
-  }, nb::arg("depth"), nb::arg("stacks"), "Frames kept per stack, and whether stacks are taken at all.");
-  m.def("begin_recording", [](const std::string& directory, uint64_t budget) {
-    const nb::gil_scoped_release release;
-    Tracker::instance().begin_recording(directory, budget);
-  }, nb::arg("directory"), nb::arg("budget_bytes"), "Start an empty ledger and journal; in memory for ''.");
-  m.def("end_recording", [] {
-    const nb::gil_scoped_release release;
-    Tracker::instance().end_recording();
-  }, "Finish and close the journal.");
+  m.def(
+      "subscribe",
+      [](const std::string& path, uint32_t groups) {
+        const nb::gil_scoped_release release;
+        return Tracker::instance().subscribe(path.c_str(), groups);
+      },
+      nb::arg("cupti_path"), nb::arg("groups"),
+      "Subscribe to CUPTI. 0, a CUPTI result, -1 no CUPTI, -2 no driver, -3 missing symbol, -1000 - CUresult of "
+      "cuInit.");
+  m.def(
+      "unsubscribe",
+      [] {
+        const nb::gil_scoped_release release;
+        return Tracker::instance().unsubscribe();
+      },
+      "Give the subscription back. 0 or a CUPTI result.");
+  m.def(
+      "turn", [](bool on) { Tracker::instance().turn(on); }, nb::arg("on"), "Record, or let callbacks pass.");
+  m.def(
+      "configure",
+      [](int depth, bool stacks) {
+        Tracker::instance().set_depth(depth);
+        Tracker::instance().use_stacks(stacks);
+      },
+      nb::arg("depth"), nb::arg("stacks"), "Frames kept per stack, and whether stacks are taken at all.");
+  m.def(
+      "begin_recording",
+      [](const std::string& directory, uint64_t budget) {
+        const nb::gil_scoped_release release;
+        Tracker::instance().begin_recording(directory, budget);
+      },
+      nb::arg("directory"), nb::arg("budget_bytes"), "Start an empty ledger and journal; in memory for ''.");
+  m.def(
+      "end_recording",
+      [] {
+        const nb::gil_scoped_release release;
+        Tracker::instance().end_recording();
+      },
+      "Finish and close the journal.");
   m.def("watch_code", watch, "Follow the death of code objects. False when this interpreter offers no way.");
   m.def("unwatch_code", &unwatch_code, "Stop following code objects.");
   m.def("stop_walking", &stop_walking, "No stacks from here on: the interpreter is about to go away.");
-  m.def("current_stack", [] { return Tracker::instance().current_stack(); }, "Stack id of the calling thread.");
-  m.def("begin_span", [](uint32_t parent, const std::string& payload, bool foreground) {
-    return Tracker::instance().begin_span(parent, payload, foreground);
-  }, nb::arg("parent"), nb::arg("payload"), nb::arg("foreground"), "Open a span on this thread; returns its id.");
-  m.def("end_span", [](uint32_t id, uint32_t parent, const std::string& payload, bool foreground) {
-    Tracker::instance().end_span(id, parent, payload, foreground);
-  }, nb::arg("id"), nb::arg("parent"), nb::arg("payload"), nb::arg("foreground"), "Close a span of this thread.");
+  m.def(
+      "current_stack", [] { return Tracker::instance().current_stack(); }, "Stack id of the calling thread.");
+  m.def(
+      "begin_span",
+      [](uint32_t parent, const std::string& payload, bool foreground) {
+        return Tracker::instance().begin_span(parent, payload, foreground);
+      },
+      nb::arg("parent"), nb::arg("payload"), nb::arg("foreground"), "Open a span on this thread; returns its id.");
+  m.def(
+      "end_span",
+      [](uint32_t id, uint32_t parent, const std::string& payload, bool foreground) {
+        Tracker::instance().end_span(id, parent, payload, foreground);
+      },
+      nb::arg("id"), nb::arg("parent"), nb::arg("payload"), nb::arg("foreground"), "Close a span of this thread.");
   m.def("adopt_span", &Tracker::adopt_span, nb::arg("id"), "This thread was started by that span.");
   m.def("current_span", &Tracker::current_span, "Span that an allocation made here and now would belong to.");
-  m.def("note", [](const std::string& payload) { Tracker::instance().note(payload); }, nb::arg("payload"),
-        "Keep a note in the recording.");
-  m.def("mark", [](uint8_t kind) { Tracker::instance().mark(kind); }, nb::arg("kind"), "Record an event without data.");
-  m.def("heartbeat", [] {
-    const nb::gil_scoped_release release;
-    return Tracker::instance().heartbeat();
-  }, "True when our own driver call is reported to us.");
-  m.def("reconcile", [] {
-    const nb::gil_scoped_release release;
-    return Tracker::instance().reconcile();
-  }, "End allocations that the driver no longer knows; returns how many.");
+  m.def(
+      "note", [](const std::string& payload) { Tracker::instance().note(payload); }, nb::arg("payload"),
+      "Keep a note in the recording.");
+  m.def(
+      "mark", [](uint8_t kind) { Tracker::instance().mark(kind); }, nb::arg("kind"), "Record an event without data.");
+  m.def(
+      "heartbeat",
+      [] {
+        const nb::gil_scoped_release release;
+        return Tracker::instance().heartbeat();
+      },
+      "True when our own driver call is reported to us.");
+  m.def(
+      "reconcile",
+      [] {
+        const nb::gil_scoped_release release;
+        return Tracker::instance().reconcile();
+      },
+      "End allocations that the driver no longer knows; returns how many.");
   m.def("snapshot", snapshot, "Tables of the live ledger, taken at one moment.");
-  m.def("read_records", [](uint64_t from) {
-    const std::string bytes = Tracker::instance().read_records(from);
-    return nb::bytes(bytes.data(), bytes.size());
-  }, nb::arg("start"), "Table records from that byte offset on.");
-  m.def("segments", [] { return segment_list(Tracker::instance().segments()); },
-        "(path, first index, count) of each journal segment.");
+  m.def(
+      "read_records",
+      [](uint64_t from) {
+        const std::string bytes = Tracker::instance().read_records(from);
+        return nb::bytes(bytes.data(), bytes.size());
+      },
+      nb::arg("start"), "Table records from that byte offset on.");
+  m.def(
+      "segments", [] { return segment_list(Tracker::instance().segments()); },
+      "(path, first index, count) of each journal segment.");
   m.def("health", health, "What the tracker says of itself.");
-  m.def("other_subscriber", [] { return std::string(Tracker::instance().other_subscriber()); },
-        "Who held CUPTI when we were refused, where CUPTI tells.");
+  m.def(
+      "other_subscriber", [] { return std::string(Tracker::instance().other_subscriber()); },
+      "Who held CUPTI when we were refused, where CUPTI tells.");
   m.def("replay", replay, nb::arg("paths"), nb::arg("fold"), "Read the event segments of a recording.");
-  m.def("table_segment_bytes", [](const nb::bytes& segment) -> int64_t {
-    std::string why;
-    if (segment.size() < kHeaderSize || !check_header(segment.c_str(), kTableMagic, 0, why)) return -1;
-    const auto* header = reinterpret_cast<const SegmentHeader*>(segment.c_str());
-    return static_cast<int64_t>(std::min(header->committed.load(), header->capacity));
-  }, nb::arg("segment"), "Committed payload bytes of a table segment; -1 when it is none.");
-  m.def("replay_events", [](const nb::bytes& events) {
-    if (events.size() % sizeof(Event) != 0) throw nb::value_error("events come in whole records of 64 bytes");
-    return tables_dict(replay_events(events.c_str(), events.size() / sizeof(Event)));
-  }, nb::arg("events"), "Tables after these events, from an empty ledger.");
+  m.def(
+      "table_segment_bytes",
+      [](const nb::bytes& segment) -> int64_t {
+        std::string why;
+        if (segment.size() < kHeaderSize || !check_header(segment.c_str(), kTableMagic, 0, why)) return -1;
+        const auto* header = reinterpret_cast<const SegmentHeader*>(segment.c_str());
+        return static_cast<int64_t>(std::min(header->committed.load(), header->capacity));
+      },
+      nb::arg("segment"), "Committed payload bytes of a table segment; -1 when it is none.");
+  m.def(
+      "replay_events",
+      [](const nb::bytes& events) {
+        if (events.size() % sizeof(Event) != 0) throw nb::value_error("events come in whole records of 64 bytes");
+        return tables_dict(replay_events(events.c_str(), events.size() / sizeof(Event)));
+      },
+      nb::arg("events"), "Tables after these events, from an empty ledger.");
 }

@@ -56,8 +56,8 @@ Range range_of(const void* address) {
 }
 
 bool is_skipped(const char* path) {
-  static const char* const skipped[] = {"libcuda.so", "libcupti.so", "libcudart", "libffi.so", "libgcc_s.so",
-                                        "libc.so",    "gpumem_magic/_core."};
+  static const char* const skipped[] = {"libcuda.so",  "libcupti.so", "libcudart",          "libffi.so",
+                                        "libgcc_s.so", "libc.so",     "gpumem_magic/_core."};
   for (const char* name : skipped) {
     if (std::strstr(path, name) != nullptr) return true;
   }
@@ -156,9 +156,7 @@ __attribute__((noinline)) uint16_t CallerCache::find(uint32_t function, LibraryT
 void warm_up_unwinder() {
   int depth = 0;
   _Unwind_Backtrace(
-      [](_Unwind_Context*, void* data) {
-        return ++*static_cast<int*>(data) < 8 ? _URC_NO_REASON : _URC_END_OF_STACK;
-      },
+      [](_Unwind_Context*, void* data) { return ++*static_cast<int*>(data) < 8 ? _URC_NO_REASON : _URC_END_OF_STACK; },
       &depth);
 }
 

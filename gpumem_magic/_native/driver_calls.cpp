@@ -251,8 +251,8 @@ void create_array_3d_v1(const void* p, bool ok, DecodedCall& call) {
   call.event.address = output(p, 0, ok);
   const auto* d = at<const void*>(p, 8);
   if (d == nullptr) return;
-  call.event.size = array_bytes(at<uint32_t>(d, 0), at<uint32_t>(d, 4), at<uint32_t>(d, 8), at<uint32_t>(d, 12),
-                                at<uint32_t>(d, 16));
+  call.event.size =
+      array_bytes(at<uint32_t>(d, 0), at<uint32_t>(d, 4), at<uint32_t>(d, 8), at<uint32_t>(d, 12), at<uint32_t>(d, 16));
 }
 
 // (mipmap *out, const CUDA_ARRAY3D_DESCRIPTOR *, unsigned levels)
@@ -401,65 +401,65 @@ constexpr Group kCopies = Group::kCopies;
 constexpr Group kWaits = Group::kWaits;
 
 constexpr DriverCall kCalls[] = {
-    {29, Role::kRecord, kMemory, kAlloc, alloc_v1},               // cuMemAlloc
-    {243, Role::kRecord, kMemory, kAlloc, alloc},                 // cuMemAlloc_v2
-    {31, Role::kRecord, kMemory, kAllocPitch, alloc_pitch_v1},    // cuMemAllocPitch
-    {244, Role::kRecord, kMemory, kAllocPitch, alloc_pitch},      // cuMemAllocPitch_v2
-    {371, Role::kRecord, kMemory, kAllocManaged, alloc},          // cuMemAllocManaged
-    {33, Role::kFree, kMemory, kFree, address_v1},                // cuMemFree
-    {245, Role::kFree, kMemory, kFree, address},                  // cuMemFree_v2
-    {598, Role::kRecord, kMemory, kAllocAsync, alloc_async},      // cuMemAllocAsync
-    {599, Role::kRecord, kMemory, kAllocAsync, alloc_async},      // cuMemAllocAsync_ptsz
-    {611, Role::kRecord, kMemory, kAllocPool, alloc_pool},        // cuMemAllocFromPoolAsync
-    {612, Role::kRecord, kMemory, kAllocPool, alloc_pool},        // cuMemAllocFromPoolAsync_ptsz
-    {600, Role::kFree, kMemory, kFreeAsync, free_async},          // cuMemFreeAsync
-    {601, Role::kFree, kMemory, kFreeAsync, free_async},          // cuMemFreeAsync_ptsz
-    {37, Role::kRecord, kMemory, kAllocHost, alloc_host_v1},      // cuMemAllocHost
-    {294, Role::kRecord, kMemory, kAllocHost, alloc},             // cuMemAllocHost_v2
-    {39, Role::kRecord, kMemory, kAllocHost, alloc},              // cuMemHostAlloc
-    {38, Role::kFree, kMemory, kFreeHost, address},               // cuMemFreeHost
-    {301, Role::kRecord, kMemory, kRegisterHost, register_host},  // cuMemHostRegister
-    {379, Role::kRecord, kMemory, kRegisterHost, register_host},  // cuMemHostRegister_v2
-    {302, Role::kFree, kMemory, kUnregisterHost, address},        // cuMemHostUnregister
-    {329, Role::kRecord, kMemory, kImportIpc, import_pointer},    // cuIpcOpenMemHandle
-    {567, Role::kRecord, kMemory, kImportIpc, import_pointer},    // cuIpcOpenMemHandle_v2
-    {330, Role::kFree, kMemory, kCloseIpc, address},              // cuIpcCloseMemHandle
-    {616, Role::kRecord, kMemory, kImportIpc, import_pointer},    // cuMemPoolImportPointer
-    {549, Role::kRecord, kMemory, kCreatePhysical, create_physical},  // cuMemCreate
-    {555, Role::kRecord, kMemory, kImportPhysical, import_physical},  // cuMemImportFromShareableHandle
-    {550, Role::kFree, kMemory, kReleasePhysical, address},           // cuMemRelease
-    {551, Role::kRecord, kMemory, kMap, map},                         // cuMemMap
-    {552, Role::kRecord, kMemory, kUnmap, unmap},                     // cuMemUnmap
-    {565, Role::kRecord, kMemory, kRetainPhysical, retain},           // cuMemRetainAllocationHandle
-    {87, Role::kRecord, kMemory, kCreateArray, create_array_v1},      // cuArrayCreate
-    {272, Role::kRecord, kMemory, kCreateArray, create_array},        // cuArrayCreate_v2
-    {90, Role::kRecord, kMemory, kCreateArray, create_array_3d_v1},   // cuArray3DCreate
-    {274, Role::kRecord, kMemory, kCreateArray, create_array_3d},     // cuArray3DCreate_v2
-    {89, Role::kFree, kMemory, kDestroyArray, address},               // cuArrayDestroy
-    {347, Role::kRecord, kMemory, kCreateMipmap, create_mipmap},      // cuMipmappedArrayCreate
-    {349, Role::kFree, kMemory, kDestroyMipmap, address},             // cuMipmappedArrayDestroy
-    {485, Role::kRecord, kMemory, kImportExternal, import_external},  // cuImportExternalMemory
-    {486, Role::kRecord, kMemory, kMapExternal, map_external},        // cuExternalMemoryGetMappedBuffer
-    {487, Role::kRecord, kMemory, kCreateMipmap, map_external},       // cuExternalMemoryGetMappedMipmappedArray
-    {488, Role::kFree, kMemory, kDestroyExternal, address},           // cuDestroyExternalMemory
-    {607, Role::kRecord, kMemory, kPoolCreate, create_pool},          // cuMemPoolCreate
-    {614, Role::kRecord, kMemory, kPoolCreate, imported_pool},        // cuMemPoolImportFromShareableHandle
-    {608, Role::kRecord, kMemory, kPoolDestroy, address},             // cuMemPoolDestroy
-    {602, Role::kRecord, kMemory, kPoolTrim, trim_pool},              // cuMemPoolTrimTo
-    {606, Role::kLearnPool, kMemory, kNone, pool_of_device},          // cuDeviceGetDefaultMemPool
-    {610, Role::kLearnPool, kMemory, kNone, pool_of_device},          // cuDeviceGetMemPool
-    {609, Role::kLearnPool, kMemory, kNone, set_pool_of_device},      // cuDeviceSetMemPool
-    {801, Role::kLearnPool, kMemory, kNone, pool_of_location},        // cuMemGetDefaultMemPool
-    {802, Role::kLearnPool, kMemory, kNone, pool_of_location},        // cuMemGetMemPool
-    {803, Role::kLearnPool, kMemory, kNone, set_pool_of_location},    // cuMemSetMemPool
-    {495, Role::kCaptureBegin, kMemory, kNone, nothing},              // cuStreamBeginCapture
-    {496, Role::kCaptureBegin, kMemory, kNone, nothing},              // cuStreamBeginCapture_ptsz
-    {539, Role::kCaptureBegin, kMemory, kNone, nothing},              // cuStreamBeginCapture_v2
-    {540, Role::kCaptureBegin, kMemory, kNone, nothing},              // cuStreamBeginCapture_v2_ptsz
-    {720, Role::kCaptureBegin, kMemory, kNone, nothing},              // cuStreamBeginCaptureToGraph
-    {721, Role::kCaptureBegin, kMemory, kNone, nothing},              // cuStreamBeginCaptureToGraph_ptsz
-    {497, Role::kCaptureEnd, kMemory, kNone, nothing},                // cuStreamEndCapture
-    {498, Role::kCaptureEnd, kMemory, kNone, nothing},                // cuStreamEndCapture_ptsz
+    {29, Role::kRecord, kMemory, kAlloc, alloc_v1},                        // cuMemAlloc
+    {243, Role::kRecord, kMemory, kAlloc, alloc},                          // cuMemAlloc_v2
+    {31, Role::kRecord, kMemory, kAllocPitch, alloc_pitch_v1},             // cuMemAllocPitch
+    {244, Role::kRecord, kMemory, kAllocPitch, alloc_pitch},               // cuMemAllocPitch_v2
+    {371, Role::kRecord, kMemory, kAllocManaged, alloc},                   // cuMemAllocManaged
+    {33, Role::kFree, kMemory, kFree, address_v1},                         // cuMemFree
+    {245, Role::kFree, kMemory, kFree, address},                           // cuMemFree_v2
+    {598, Role::kRecord, kMemory, kAllocAsync, alloc_async},               // cuMemAllocAsync
+    {599, Role::kRecord, kMemory, kAllocAsync, alloc_async},               // cuMemAllocAsync_ptsz
+    {611, Role::kRecord, kMemory, kAllocPool, alloc_pool},                 // cuMemAllocFromPoolAsync
+    {612, Role::kRecord, kMemory, kAllocPool, alloc_pool},                 // cuMemAllocFromPoolAsync_ptsz
+    {600, Role::kFree, kMemory, kFreeAsync, free_async},                   // cuMemFreeAsync
+    {601, Role::kFree, kMemory, kFreeAsync, free_async},                   // cuMemFreeAsync_ptsz
+    {37, Role::kRecord, kMemory, kAllocHost, alloc_host_v1},               // cuMemAllocHost
+    {294, Role::kRecord, kMemory, kAllocHost, alloc},                      // cuMemAllocHost_v2
+    {39, Role::kRecord, kMemory, kAllocHost, alloc},                       // cuMemHostAlloc
+    {38, Role::kFree, kMemory, kFreeHost, address},                        // cuMemFreeHost
+    {301, Role::kRecord, kMemory, kRegisterHost, register_host},           // cuMemHostRegister
+    {379, Role::kRecord, kMemory, kRegisterHost, register_host},           // cuMemHostRegister_v2
+    {302, Role::kFree, kMemory, kUnregisterHost, address},                 // cuMemHostUnregister
+    {329, Role::kRecord, kMemory, kImportIpc, import_pointer},             // cuIpcOpenMemHandle
+    {567, Role::kRecord, kMemory, kImportIpc, import_pointer},             // cuIpcOpenMemHandle_v2
+    {330, Role::kFree, kMemory, kCloseIpc, address},                       // cuIpcCloseMemHandle
+    {616, Role::kRecord, kMemory, kImportIpc, import_pointer},             // cuMemPoolImportPointer
+    {549, Role::kRecord, kMemory, kCreatePhysical, create_physical},       // cuMemCreate
+    {555, Role::kRecord, kMemory, kImportPhysical, import_physical},       // cuMemImportFromShareableHandle
+    {550, Role::kFree, kMemory, kReleasePhysical, address},                // cuMemRelease
+    {551, Role::kRecord, kMemory, kMap, map},                              // cuMemMap
+    {552, Role::kRecord, kMemory, kUnmap, unmap},                          // cuMemUnmap
+    {565, Role::kRecord, kMemory, kRetainPhysical, retain},                // cuMemRetainAllocationHandle
+    {87, Role::kRecord, kMemory, kCreateArray, create_array_v1},           // cuArrayCreate
+    {272, Role::kRecord, kMemory, kCreateArray, create_array},             // cuArrayCreate_v2
+    {90, Role::kRecord, kMemory, kCreateArray, create_array_3d_v1},        // cuArray3DCreate
+    {274, Role::kRecord, kMemory, kCreateArray, create_array_3d},          // cuArray3DCreate_v2
+    {89, Role::kFree, kMemory, kDestroyArray, address},                    // cuArrayDestroy
+    {347, Role::kRecord, kMemory, kCreateMipmap, create_mipmap},           // cuMipmappedArrayCreate
+    {349, Role::kFree, kMemory, kDestroyMipmap, address},                  // cuMipmappedArrayDestroy
+    {485, Role::kRecord, kMemory, kImportExternal, import_external},       // cuImportExternalMemory
+    {486, Role::kRecord, kMemory, kMapExternal, map_external},             // cuExternalMemoryGetMappedBuffer
+    {487, Role::kRecord, kMemory, kCreateMipmap, map_external},            // cuExternalMemoryGetMappedMipmappedArray
+    {488, Role::kFree, kMemory, kDestroyExternal, address},                // cuDestroyExternalMemory
+    {607, Role::kRecord, kMemory, kPoolCreate, create_pool},               // cuMemPoolCreate
+    {614, Role::kRecord, kMemory, kPoolCreate, imported_pool},             // cuMemPoolImportFromShareableHandle
+    {608, Role::kRecord, kMemory, kPoolDestroy, address},                  // cuMemPoolDestroy
+    {602, Role::kRecord, kMemory, kPoolTrim, trim_pool},                   // cuMemPoolTrimTo
+    {606, Role::kLearnPool, kMemory, kNone, pool_of_device},               // cuDeviceGetDefaultMemPool
+    {610, Role::kLearnPool, kMemory, kNone, pool_of_device},               // cuDeviceGetMemPool
+    {609, Role::kLearnPool, kMemory, kNone, set_pool_of_device},           // cuDeviceSetMemPool
+    {801, Role::kLearnPool, kMemory, kNone, pool_of_location},             // cuMemGetDefaultMemPool
+    {802, Role::kLearnPool, kMemory, kNone, pool_of_location},             // cuMemGetMemPool
+    {803, Role::kLearnPool, kMemory, kNone, set_pool_of_location},         // cuMemSetMemPool
+    {495, Role::kCaptureBegin, kMemory, kNone, nothing},                   // cuStreamBeginCapture
+    {496, Role::kCaptureBegin, kMemory, kNone, nothing},                   // cuStreamBeginCapture_ptsz
+    {539, Role::kCaptureBegin, kMemory, kNone, nothing},                   // cuStreamBeginCapture_v2
+    {540, Role::kCaptureBegin, kMemory, kNone, nothing},                   // cuStreamBeginCapture_v2_ptsz
+    {720, Role::kCaptureBegin, kMemory, kNone, nothing},                   // cuStreamBeginCaptureToGraph
+    {721, Role::kCaptureBegin, kMemory, kNone, nothing},                   // cuStreamBeginCaptureToGraph_ptsz
+    {497, Role::kCaptureEnd, kMemory, kNone, nothing},                     // cuStreamEndCapture
+    {498, Role::kCaptureEnd, kMemory, kNone, nothing},                     // cuStreamEndCapture_ptsz
     {638, Role::kGraphAddNode, kMemory, kGraphNodeAlloc, add_alloc_node},  // cuGraphAddMemAllocNode
     {639, Role::kGraphAddNode, kMemory, kGraphNodeFree, add_free_node},    // cuGraphAddMemFreeNode
     {712, Role::kGraphAddNode, kMemory, kNone, add_node},                  // cuGraphAddNode

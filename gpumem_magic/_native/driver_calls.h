@@ -13,9 +13,9 @@ namespace gpumem {
 
 enum class Role : uint8_t {
   kUnused,
-  kRecord,            // becomes an event as it is
-  kFree,              // a death: the address is announced on entry
-  kLearnPool,         // tells where a pool lives
+  kRecord,     // becomes an event as it is
+  kFree,       // a death: the address is announced on entry
+  kLearnPool,  // tells where a pool lives
   kCaptureBegin,
   kCaptureEnd,
   kGraphAddNode,      // event.kind is kGraphNodeAlloc or kGraphNodeFree, or kNone for other nodes
@@ -24,15 +24,15 @@ enum class Role : uint8_t {
   kGraphDestroy,
   kExecDestroy,
   kGraphLaunch,
-  kWait,              // time between entry and exit is what matters
+  kWait,  // time between entry and exit is what matters
   kHeartbeat,
 };
 
 enum class Group : uint8_t { kMemory = 0, kCopies = 1, kWaits = 2 };
 
 struct DecodedCall {
-  Event event{};           // kind, address, size, handle; device where the call names one
-  uint64_t stream = 0;     // the driver's handle
+  Event event{};        // kind, address, size, handle; device where the call names one
+  uint64_t stream = 0;  // the driver's handle
   bool stream_ordered = false;
   bool size_unknown = false;  // the driver has to be asked for the size of the range at event.address
   bool names_device = false;  // event.device was set from the parameters

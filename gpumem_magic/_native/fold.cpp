@@ -1,10 +1,10 @@
 #include "fold.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstring>
 #include <memory>
-
-#include <unistd.h>
 
 #include "crc32.h"
 #include "segment.h"
@@ -40,8 +40,8 @@ Part part(const std::vector<Row>& rows) {
 }
 
 std::vector<Part> parts(const Ledger::Tables& t, const std::vector<SeriesRow>& series) {
-  return {part(t.allocations), part(t.mappings), part(t.sites),  part(t.meters),
-          part(t.spans),       part(t.span_meters), part(series), part(t.metered_spans)};
+  return {part(t.allocations), part(t.mappings),    part(t.sites), part(t.meters),
+          part(t.spans),       part(t.span_meters), part(series),  part(t.metered_spans)};
 }
 
 // Thirteen million live allocations. A file may claim more without holding it: holes cost nothing on disk.
@@ -72,9 +72,9 @@ bool write_fold_file(const std::string& path, const Ledger::Tables& tables, cons
     header.header_size = sizeof header;
     header.next_serial = tables.next_serial;
     std::memcpy(header.counters, tables.counters, sizeof header.counters);
-    const uint64_t rows[] = {tables.allocations.size(), tables.mappings.size(),    tables.sites.size(),
-                             tables.meters.size(),      tables.spans.size(),       tables.span_meters.size(),
-                             series.size(),             tables.metered_spans.size()};
+    const uint64_t rows[] = {
+        tables.allocations.size(), tables.mappings.size(),    tables.sites.size(), tables.meters.size(),
+        tables.spans.size(),       tables.span_meters.size(), series.size(),       tables.metered_spans.size()};
     std::memcpy(header.rows, rows, sizeof rows);
     for (const Part& p : parts(tables, series)) header.body_crc = crc32(p.data, p.bytes, header.body_crc);
     header.header_crc = header_crc(header);
@@ -89,8 +89,7 @@ bool write_fold_file(const std::string& path, const Ledger::Tables& tables, cons
   return rename(temporary.c_str(), path.c_str()) == 0;
 }
 
-bool read_fold_file(const std::string& path, Ledger::Tables& tables, std::vector<SeriesRow>& series,
-                    std::string& why) {
+bool read_fold_file(const std::string& path, Ledger::Tables& tables, std::vector<SeriesRow>& series, std::string& why) {
   const File file(open_regular(path));
   FoldHeader header{};
   if (file == nullptr || fread(&header, sizeof header, 1, file.get()) != 1) {
@@ -109,7 +108,7 @@ bool read_fold_file(const std::string& path, Ledger::Tables& tables, std::vector
     why = "it is larger than any fold";
     return false;
   }
-  const uint64_t row_bytes[] = {sizeof(AllocationRow), sizeof(MappingRow),   sizeof(SiteRow),  sizeof(MeterRow),
+  const uint64_t row_bytes[] = {sizeof(AllocationRow), sizeof(MappingRow),   sizeof(SiteRow),   sizeof(MeterRow),
                                 sizeof(SpanRow),       sizeof(SpanMeterRow), sizeof(SeriesRow), sizeof(uint32_t)};
   uint64_t expected = sizeof header;
   for (size_t i = 0; i < sizeof row_bytes / sizeof *row_bytes; ++i) {

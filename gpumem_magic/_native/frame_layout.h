@@ -4,7 +4,6 @@
 #pragma once
 
 #include <Python.h>
-
 #include <stdint.h>
 
 #ifdef Py_GIL_DISABLED
@@ -46,7 +45,7 @@ typedef struct GpumemFrame {
   uint16_t return_offset;
   char owner;
 } GpumemFrame;
-#else /* 3.14: references are tagged in their low bits */
+#else                             /* 3.14: references are tagged in their low bits */
 typedef struct GpumemFrame {
   uintptr_t f_executable;
   struct GpumemFrame *previous;

@@ -1,7 +1,6 @@
 /* Compiled, never linked into anything that runs: the mirror in frame_layout.h must agree with CPython's headers. */
 #define Py_BUILD_CORE 1
 #include <Python.h>
-
 #include <stddef.h>
 
 #if PY_VERSION_HEX >= 0x030E0000

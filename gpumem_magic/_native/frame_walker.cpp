@@ -1,9 +1,9 @@
 #include "frame_walker.h"
 
 #define _Bool bool  // the mirror structs are shared with C
-#include "frame_layout.h"
-
 #include <atomic>
+
+#include "frame_layout.h"
 
 namespace gpumem {
 namespace {

@@ -54,7 +54,7 @@ class Journal {
   Segment* take_next();
   void prepare_next();
   void rotate();
-  void keep();          // the keeper's thread function
+  void keep();  // the keeper's thread function
   void seal_retired();
   void fold_to_budget();
   bool fold(Segment& segment);
@@ -73,7 +73,8 @@ class Journal {
   Segment* current_ = nullptr;
   uint64_t used_ = 0;  // events in current_
   std::atomic<Segment*> next_{nullptr};
-  std::mutex create_mutex_;  // segments are made one after the other, so that they are used in the order of their numbers
+  std::mutex
+      create_mutex_;  // segments are made one after the other, so that they are used in the order of their numbers
 
   mutable std::mutex segments_mutex_;  // guards the list; leaf
   std::vector<std::unique_ptr<Segment>> all_;

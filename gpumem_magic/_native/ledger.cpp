@@ -93,9 +93,9 @@ uint32_t Ledger::site_for(const Event& event) {
 }
 
 uint32_t Ledger::site_for(const SiteRow& key) {
-  const uint64_t hash = ((static_cast<uint64_t>(key.stack) << 32) | key.cell) * 0xD6E8FEB86659FD93ull ^
-                        ((static_cast<uint64_t>(key.library) << 16) | (static_cast<uint64_t>(key.kind) << 8) |
-                         key.device);
+  const uint64_t hash =
+      ((static_cast<uint64_t>(key.stack) << 32) | key.cell) * 0xD6E8FEB86659FD93ull ^
+      ((static_cast<uint64_t>(key.library) << 16) | (static_cast<uint64_t>(key.kind) << 8) | key.device);
   const uint32_t first = site_index_.find(hash);
   for (uint32_t i = first; i != kNone32; i = site_chain_[i]) {
     const SiteRow& site = sites_[i];
@@ -500,14 +500,14 @@ void Ledger::restore(const Tables& tables) {
   }
   for (const MeterRow& row : tables.meters) {
     if (row.layer >= kLayers) continue;
-    meters_[slot_for(row.device)][row.layer] = Meter{row.live_count, row.live_bytes,      row.peak_bytes, row.peak_ns,
-                                                 row.allocated_bytes, row.freed_bytes, 1};
+    meters_[slot_for(row.device)][row.layer] =
+        Meter{row.live_count, row.live_bytes, row.peak_bytes, row.peak_ns, row.allocated_bytes, row.freed_bytes, 1};
   }
   for (const SpanRow& row : tables.spans) {
     span_index_.insert(row.id, static_cast<uint32_t>(spans_.size()));
     spans_.push_back(row);
-    const bool metered = std::find(tables.metered_spans.begin(), tables.metered_spans.end(), row.id) !=
-                         tables.metered_spans.end();
+    const bool metered =
+        std::find(tables.metered_spans.begin(), tables.metered_spans.end(), row.id) != tables.metered_spans.end();
     if (metered && open_.size() < kMaxOpenSpans) {
       auto span = std::make_unique<OpenSpan>();
       span->id = row.id;

@@ -54,8 +54,8 @@ uint32_t StackTable::add_code(const void* address, int32_t first_line, std::stri
 }
 
 uint32_t StackTable::node(uint32_t parent, uint32_t code, int32_t lasti) {
-  const uint64_t hash = ((static_cast<uint64_t>(parent) << 32) | code) * 0xD6E8FEB86659FD93ull ^
-                        static_cast<uint32_t>(lasti);
+  const uint64_t hash =
+      ((static_cast<uint64_t>(parent) << 32) | code) * 0xD6E8FEB86659FD93ull ^ static_cast<uint32_t>(lasti);
   const uint32_t first = by_node_.find(hash);
   for (uint32_t i = first; i != HashMap::kAbsentValue; i = nodes_[i].next) {
     if (nodes_[i].parent == parent && nodes_[i].code == code && nodes_[i].lasti == lasti) return i + 1;

@@ -27,19 +27,19 @@
 namespace gpumem {
 
 struct Health {
-  uint64_t callbacks;        // exits seen
-  uint64_t sampled;          // of these, timed
-  uint64_t sampled_ns;       // time spent in the timed ones
-  uint64_t stacks;           // nodes in the stack table
-  uint64_t codes;            // code objects seen
-  uint64_t record_bytes;     // size of the record log
-  uint64_t events;           // in the journal
-  uint64_t lost_events;      // that found no room at all
-  int64_t journal_error;     // errno, 0 while the disk takes it
+  uint64_t callbacks;     // exits seen
+  uint64_t sampled;       // of these, timed
+  uint64_t sampled_ns;    // time spent in the timed ones
+  uint64_t stacks;        // nodes in the stack table
+  uint64_t codes;         // code objects seen
+  uint64_t record_bytes;  // size of the record log
+  uint64_t events;        // in the journal
+  uint64_t lost_events;   // that found no room at all
+  int64_t journal_error;  // errno, 0 while the disk takes it
   int64_t record_error;
   uint64_t subscribed;
   uint64_t on;
-  uint64_t multiple;         // others may subscribe beside us
+  uint64_t multiple;  // others may subscribe beside us
 };
 
 class Tracker {

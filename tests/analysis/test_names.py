@@ -52,7 +52,7 @@ def test_library_names(path: str, name: str) -> None:
         ("/home/ada/IPython/notes.py", False),
     ],
 )
-def test_machinery_is_hidden(filename: str, hidden: bool) -> None:  # noqa: FBT001
+def test_machinery_is_hidden(filename: str, hidden: bool) -> None:
     assert is_machinery(filename) is hidden
 
 

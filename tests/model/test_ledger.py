@@ -643,7 +643,7 @@ class TestSelfCheck:
     )
     def test_it_finds_a_wrong_counter(self, counter: str, complaint: str) -> None:
         ledger = ledger_of(alloc(1, 10))
-        ledger._counters[counter] += 2  # noqa: SLF001  (state is made wrong on purpose)
+        ledger._counters[counter] += 2
         with pytest.raises(AssertionError, match=complaint):
             ledger.self_check()
 
@@ -658,7 +658,7 @@ class TestSelfCheck:
     )
     def test_it_finds_a_wrong_span(self, field: str, change: int, complaint: str) -> None:
         ledger = ledger_of(begin(1), alloc(1, 10))
-        (row,) = ledger._spans[1].meters.values()  # noqa: SLF001  (state is made wrong on purpose)
+        (row,) = ledger._spans[1].meters.values()
         setattr(row, field, getattr(row, field) + change)
         with pytest.raises(AssertionError, match=complaint):
             ledger.self_check()

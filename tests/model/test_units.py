@@ -98,7 +98,7 @@ def test_a_formatted_size_reads_back_within_its_digits(size: int) -> None:
 
 
 @given(st.integers(-(2**62), 2**62), st.booleans())
-def test_formatting_what_was_read_changes_nothing(size: int, signed: bool) -> None:  # noqa: FBT001
+def test_formatting_what_was_read_changes_nothing(size: int, signed: bool) -> None:
     text = format_size(size, signed=signed)
     bytes_read = parse_size(text.lstrip("+-"))
     assert format_size(bytes_read if size >= 0 else -bytes_read, signed=signed) == text

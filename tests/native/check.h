@@ -52,9 +52,9 @@ void check_equal(const A& a, const B& b, const char* text, const char* file, int
   fail(file, line, what.str());
 }
 
-#define CHECK(condition)                                            \
-  do {                                                              \
-    if (!(condition)) test::fail(__FILE__, __LINE__, #condition);   \
+#define CHECK(condition)                                          \
+  do {                                                            \
+    if (!(condition)) test::fail(__FILE__, __LINE__, #condition); \
   } while (false)
 #define CHECK_EQ(a, b) test::check_equal((a), (b), #a, __FILE__, __LINE__)
 

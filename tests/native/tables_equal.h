@@ -15,8 +15,8 @@ void check_rows(std::vector<Row> a, std::vector<Row> b, Key key, const char* nam
   std::sort(a.begin(), a.end(), before);
   std::sort(b.begin(), b.end(), before);
   if (a.size() != b.size()) {
-    fail(__FILE__, __LINE__, std::string(name) + ": " + std::to_string(a.size()) + " rows, not " +
-                                 std::to_string(b.size()));
+    fail(__FILE__, __LINE__,
+         std::string(name) + ": " + std::to_string(a.size()) + " rows, not " + std::to_string(b.size()));
   }
   for (size_t i = 0; i < a.size(); ++i) {
     if (std::memcmp(&a[i], &b[i], sizeof(Row)) != 0) {
@@ -27,16 +27,20 @@ void check_rows(std::vector<Row> a, std::vector<Row> b, Key key, const char* nam
 
 inline void check_same(const gpumem::Ledger::Tables& a, const gpumem::Ledger::Tables& b) {
   using namespace gpumem;
-  check_rows(a.allocations, b.allocations, [](const AllocationRow& r) { return r.serial; }, "allocations");
-  check_rows(a.mappings, b.mappings, [](const MappingRow& r) { return r.address; }, "mappings");
   check_rows(
-      a.sites, b.sites,
-      [](const SiteRow& r) { return std::make_tuple(r.stack, r.cell, r.library, r.kind, r.device); }, "sites");
-  check_rows(a.meters, b.meters, [](const MeterRow& r) { return std::make_pair(r.device, r.layer); }, "meters");
-  check_rows(a.spans, b.spans, [](const SpanRow& r) { return r.id; }, "spans");
+      a.allocations, b.allocations, [](const AllocationRow& r) { return r.serial; }, "allocations");
   check_rows(
-      a.span_meters, b.span_meters,
-      [](const SpanMeterRow& r) { return std::make_tuple(r.span, r.device, r.layer); }, "span meters");
+      a.mappings, b.mappings, [](const MappingRow& r) { return r.address; }, "mappings");
+  check_rows(
+      a.sites, b.sites, [](const SiteRow& r) { return std::make_tuple(r.stack, r.cell, r.library, r.kind, r.device); },
+      "sites");
+  check_rows(
+      a.meters, b.meters, [](const MeterRow& r) { return std::make_pair(r.device, r.layer); }, "meters");
+  check_rows(
+      a.spans, b.spans, [](const SpanRow& r) { return r.id; }, "spans");
+  check_rows(
+      a.span_meters, b.span_meters, [](const SpanMeterRow& r) { return std::make_tuple(r.span, r.device, r.layer); },
+      "span meters");
   for (int i = 0; i < kCounters; ++i) CHECK_EQ(a.counters[i], b.counters[i]);
   CHECK_EQ(a.next_serial, b.next_serial);
 }

@@ -61,8 +61,9 @@ void put(std::string& bytes, size_t offset, T value) {
 
 // Values that break arithmetic.
 uint64_t awkward(test::Random& random) {
-  constexpr uint64_t values[] = {0, 1, 63, 64, 255, 4095, 4096, 1u << 31, UINT32_MAX, 1ull << 32, 1ull << 57,
-                                 1ull << 58, 1ull << 63, UINT64_MAX - 1, UINT64_MAX};
+  constexpr uint64_t values[] = {0,         1,          63,         64,         255,        4095,       4096,
+                                 1u << 31,  UINT32_MAX, 1ull << 32, 1ull << 57, 1ull << 58, 1ull << 63, UINT64_MAX - 1,
+                                 UINT64_MAX};
   return values[test::below(random, sizeof values / sizeof *values)];
 }
 
@@ -215,9 +216,8 @@ void sparse_files() {
   std::memcpy(fold.data() + 24, rows, sizeof rows);
   put(fold, kFoldHeader - 4, crc32(fold.data(), kFoldHeader - 4));
   test::write_file(directory / "fold.bin", fold);
-  CHECK_EQ(truncate((directory / "fold.bin").c_str(),
-                    static_cast<off_t>(kFoldHeader + rows[0] * sizeof(AllocationRow))),
-           0);
+  CHECK_EQ(
+      truncate((directory / "fold.bin").c_str(), static_cast<off_t>(kFoldHeader + rows[0] * sizeof(AllocationRow))), 0);
   CHECK(!replay_recording({}, directory / "fold.bin").warnings.empty());
 }
 

@@ -1,13 +1,12 @@
 // The journal and its reader: whatever was rotated, folded, cut or killed, the reader's state is that of a straight
 // replay of the same events.
-#include "journal.h"
-
 #include <fcntl.h>
 #include <sys/time.h>
 
 #include <thread>
 
 #include "fold.h"
+#include "journal.h"
 #include "random_events.h"
 #include "replay.h"
 #include "tables_equal.h"
@@ -247,8 +246,8 @@ void count_alarm(int) { alarms.fetch_add(1, std::memory_order_relaxed); }
 
 // Profilers interrupt their process all the time; a reservation of space that is interrupted is no full disk.
 void interrupted_by_signals() {
-  struct sigaction action{};
-  struct sigaction before{};
+  struct sigaction action {};
+  struct sigaction before {};
   action.sa_handler = count_alarm;  // without SA_RESTART
   CHECK_EQ(sigaction(SIGPROF, &action, &before), 0);
   std::atomic<bool> done{false};
@@ -263,8 +262,7 @@ void interrupted_by_signals() {
     // Where reserving takes long enough to be interrupted: on a file system in memory.
     const std::string path = "/dev/shm/gpumem-test-" + std::to_string(getpid());
     int error = 0;
-    const std::unique_ptr<Segment> segment(
-        Segment::create(path, kEventMagic, sizeof(Event), 1, kSegmentBytes, error));
+    const std::unique_ptr<Segment> segment(Segment::create(path, kEventMagic, sizeof(Event), 1, kSegmentBytes, error));
     CHECK_EQ(error, 0);
     CHECK(segment != nullptr);
     unlink(segment->path().c_str());
@@ -277,7 +275,7 @@ void interrupted_by_signals() {
 
 void signals_go_to_threads_of_the_program() {
   // The keeper would run a handler of Python's where nobody waits for it.
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = count_alarm;
   CHECK_EQ(sigaction(SIGUSR1, &action, nullptr), 0);
   const Journal journal("", kRoomy);

@@ -1,6 +1,5 @@
 // The ledger under streams of colliding events: its sums hold, and a ledger restored from its tables goes on alike.
 #include "ledger.h"
-
 #include "random_events.h"
 #include "tables_equal.h"
 
@@ -145,10 +144,10 @@ void a_copy_fits_what_was_reserved() {
   Ledger::Tables tables;
   ledger.reserve(tables);
   const void* const places[] = {tables.allocations.data(), tables.mappings.data(), tables.sites.data(),
-                                tables.meters.data(), tables.spans.data(), tables.span_meters.data()};
+                                tables.meters.data(),      tables.spans.data(),    tables.span_meters.data()};
   ledger.copy(tables);
   const void* const after[] = {tables.allocations.data(), tables.mappings.data(), tables.sites.data(),
-                               tables.meters.data(), tables.spans.data(), tables.span_meters.data()};
+                               tables.meters.data(),      tables.spans.data(),    tables.span_meters.data()};
   CHECK_EQ(std::memcmp(places, after, sizeof places), 0);
 }
 

@@ -197,7 +197,7 @@ void graphs_launch_what_they_leave() {
   graphs.add(node(kGraphNodeFree, 1, 300));
   graphs.instantiate(50, 1);
   graphs.add(node(kGraphNodeAlloc, 1, 400, 40));  // too late for the executable
-  CHECK(graphs.launch(1).empty());                 // a graph is no executable
+  CHECK(graphs.launch(1).empty());                // a graph is no executable
   const std::vector<Event> events = graphs.launch(50);
   CHECK_EQ(events.size(), 2u);
   CHECK_EQ(events[0].kind, kAllocGraph);

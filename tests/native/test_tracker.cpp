@@ -1,7 +1,5 @@
 // The tracker on the simulated driver, with everything at once: many threads, stacks that change, snapshots, spans,
 // switching, re-subscribing, forks. What the threads themselves know to be live is the truth.
-#include "tracker.h"
-
 #include <sys/wait.h>
 
 #include <map>
@@ -10,6 +8,7 @@
 #include "driver.h"
 #include "replay.h"
 #include "tables_equal.h"
+#include "tracker.h"
 #include "walker_stub.h"
 
 namespace {
@@ -425,8 +424,7 @@ void a_context_takes_its_memory_along() {
 // What a graph held that was destroyed while nobody looked must not come back with the next graph of that handle.
 void a_graph_destroyed_in_a_gap() {
   const Recording recording;
-  const auto graph_create =
-      reinterpret_cast<int (*)(test::Handle*, unsigned)>(dlsym(RTLD_DEFAULT, "cuGraphCreate"));
+  const auto graph_create = reinterpret_cast<int (*)(test::Handle*, unsigned)>(dlsym(RTLD_DEFAULT, "cuGraphCreate"));
   CHECK(graph_create != nullptr);
   test::Handle stream = nullptr;
   CHECK_EQ(driver().stream_create(&stream, 0), 0);

@@ -40,9 +40,10 @@ def test_every_completed_call_is_in_the_recording(seed: int, home: pathlib.Path)
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     told = b""
-    with running(
-        ALLOCATE_AND_TELL, home, close_fds=False, TELL=str(writer)
-    ) as child, open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123
+    with (
+        running(ALLOCATE_AND_TELL, home, close_fds=False, TELL=str(writer)) as child,
+        os.fdopen(reader, "rb", buffering=0) as pipe,
+    ):
         os.close(writer)
         while len(told) < calls:
             told += pipe.read(65536)

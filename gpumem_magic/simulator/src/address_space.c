@@ -19,8 +19,7 @@ static struct gsim_heap addresses = {.granule = GSIM_PAGE};
 
 static bool reserve_window(void) {
   if (window) return true;
-  void *base = mmap(NULL, WINDOW_SIZE + GSIM_PAGE, PROT_NONE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *base = mmap(NULL, WINDOW_SIZE + GSIM_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return false;
   window = gsim_round_up((uint64_t)(uintptr_t)base, GSIM_PAGE);
   gsim_heap_add_chunk(&addresses, window, WINDOW_SIZE, NULL);
@@ -33,16 +32,13 @@ struct gsim_extent *gsim_addresses_take(uint64_t size) {
 
 void gsim_addresses_give(struct gsim_extent *extent) { gsim_heap_give(&addresses, extent); }
 
-bool gsim_addresses_contain(uint64_t address) {
-  return window && address >= window && address - window < WINDOW_SIZE;
-}
+bool gsim_addresses_contain(uint64_t address) { return window && address >= window && address - window < WINDOW_SIZE; }
 
 static uint64_t page_of(uint64_t address) { return (address - window) / GSIM_PAGE; }
 
 static void *host(uint64_t address) { return (void *)(uintptr_t)address; }
 
-void gsim_addresses_map(uint64_t start, uint64_t size, struct gsim_physical *physical,
-                        uint64_t offset) {
+void gsim_addresses_map(uint64_t start, uint64_t size, struct gsim_physical *physical, uint64_t offset) {
   uint64_t first = page_of(start), count = size / GSIM_PAGE;
   for (uint64_t i = 0; i < count; i++) {
     pages[first + i].physical = physical;
@@ -57,9 +53,7 @@ void gsim_addresses_unmap(uint64_t start, uint64_t size) {
     any_readable |= pages[i].readable;
     pages[i] = (struct page){0};
   }
-  if (any_readable)
-    mmap(host(start), size, PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (any_readable) mmap(host(start), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 static bool touch_page(uint64_t page) {
@@ -68,8 +62,8 @@ static bool touch_page(uint64_t page) {
   if (!p->physical) return false;
   uint32_t frame = gsim_physical_frame(p->physical, p->index);
   if (!frame) return false;
-  void *at = mmap(host(window + page * GSIM_PAGE), GSIM_PAGE, PROT_READ | PROT_WRITE,
-                  MAP_SHARED | MAP_FIXED, p->physical->file, (off_t)(frame * GSIM_PAGE));
+  void *at = mmap(host(window + page * GSIM_PAGE), GSIM_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                  p->physical->file, (off_t)(frame * GSIM_PAGE));
   p->readable = at != MAP_FAILED;
   return p->readable;
 }
@@ -82,8 +76,8 @@ bool gsim_addresses_touch(uint64_t start, uint64_t size) {
 }
 
 bool gsim_addresses_map_host(uint64_t start, uint64_t size) {
-  void *at = mmap(host(start), size, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  void *at =
+      mmap(host(start), size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   if (at == MAP_FAILED) return false;
   for (uint64_t i = 0; i < size / GSIM_PAGE; i++) pages[page_of(start) + i].readable = true;
   return true;

@@ -16,8 +16,7 @@ struct gsim_extent *gsim_addresses_take(uint64_t size);
 void gsim_addresses_give(struct gsim_extent *extent);
 
 /* Says what is behind a range of pages. Costs no system call. */
-void gsim_addresses_map(uint64_t start, uint64_t size, struct gsim_physical *physical,
-                        uint64_t offset);
+void gsim_addresses_map(uint64_t start, uint64_t size, struct gsim_physical *physical, uint64_t offset);
 void gsim_addresses_unmap(uint64_t start, uint64_t size);
 
 /* Makes mapped addresses readable and writable for the simulator itself. */

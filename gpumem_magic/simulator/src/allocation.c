@@ -5,8 +5,8 @@
 static struct gsim_range_map live;
 static uint64_t next_buffer_id = 1;
 
-struct gsim_allocation *gsim_allocation_new(enum gsim_memory memory, uint64_t start,
-                                            uint64_t size, struct gsim_device *device) {
+struct gsim_allocation *gsim_allocation_new(enum gsim_memory memory, uint64_t start, uint64_t size,
+                                            struct gsim_device *device) {
   struct gsim_allocation *allocation = calloc(1, sizeof *allocation);
   if (!allocation) abort();
   allocation->range.start = start;
@@ -37,8 +37,8 @@ struct gsim_allocation *gsim_allocation_from(CUdeviceptr address) {
   return (struct gsim_allocation *)gsim_range_from(&live, address);
 }
 
-CUresult gsim_allocation_take_pages(enum gsim_memory memory, struct gsim_device *device,
-                                    uint64_t size, struct gsim_allocation **out) {
+CUresult gsim_allocation_take_pages(enum gsim_memory memory, struct gsim_device *device, uint64_t size,
+                                    struct gsim_allocation **out) {
   struct gsim_physical *physical;
   CUresult result = gsim_physical_take(device, size, &physical);
   if (result != CUDA_SUCCESS) return result;
@@ -64,8 +64,7 @@ void gsim_allocation_give_pages(struct gsim_allocation *allocation) {
 /* Whether the simulator may read the bytes: host memory always, device memory
  * once its pages are in place. */
 static bool reach(const struct gsim_allocation *allocation, uint64_t start, uint64_t size) {
-  if (allocation->memory == GSIM_MAPPING && allocation->access == CU_ACCESS_NONE)
-    return false;
+  if (allocation->memory == GSIM_MAPPING && allocation->access == CU_ACCESS_NONE) return false;
   return !gsim_addresses_contain(start) || gsim_addresses_touch(start, size);
 }
 

@@ -13,11 +13,11 @@ enum gsim_memory {
   GSIM_ASYNC,        /* from a stream-ordered pool */
   GSIM_GRAPH_MEMORY, /* from a graph's allocation node */
   GSIM_MANAGED,
-  GSIM_HOST_ALLOCATED, /* page-locked by the driver */
+  GSIM_HOST_ALLOCATED,  /* page-locked by the driver */
   GSIM_HOST_REGISTERED, /* the caller's, page-locked */
-  GSIM_MAPPING,      /* cuMemMap */
-  GSIM_IPC,          /* another process's */
-  GSIM_EXTERNAL,     /* another API's */
+  GSIM_MAPPING,         /* cuMemMap */
+  GSIM_IPC,             /* another process's */
+  GSIM_EXTERNAL,        /* another API's */
 };
 
 struct gsim_allocation {
@@ -30,15 +30,15 @@ struct gsim_allocation {
   struct gsim_physical *physical; /* NULL when the bytes lie in a heap's chunk */
   struct gsim_extent *extent;     /* in the address space, or in the heap */
   CUmemoryPool pool;
-  unsigned flags;       /* as given by the caller */
-  unsigned access;      /* mappings: what cuMemSetAccess granted */
-  uint64_t resident;    /* managed: bytes on the device */
+  unsigned flags;    /* as given by the caller */
+  unsigned access;   /* mappings: what cuMemSetAccess granted */
+  uint64_t resident; /* managed: bytes on the device */
   bool sync_memops;
 };
 
 /* A new live allocation; the caller fills in the rest. Never NULL. */
-struct gsim_allocation *gsim_allocation_new(enum gsim_memory memory, uint64_t start,
-                                            uint64_t size, struct gsim_device *device);
+struct gsim_allocation *gsim_allocation_new(enum gsim_memory memory, uint64_t start, uint64_t size,
+                                            struct gsim_device *device);
 /* Takes it out of the map and off its context, and frees the record only. */
 void gsim_allocation_forget(struct gsim_allocation *allocation);
 
@@ -49,8 +49,8 @@ struct gsim_allocation *gsim_allocation_at(CUdeviceptr address);
 struct gsim_allocation *gsim_allocation_from(CUdeviceptr address);
 
 /* Whole pages of device memory at new addresses, mapped to new physical memory. */
-CUresult gsim_allocation_take_pages(enum gsim_memory memory, struct gsim_device *device,
-                                    uint64_t size, struct gsim_allocation **out);
+CUresult gsim_allocation_take_pages(enum gsim_memory memory, struct gsim_device *device, uint64_t size,
+                                    struct gsim_allocation **out);
 /* The opposite: unmaps, releases the physical memory and the addresses. */
 void gsim_allocation_give_pages(struct gsim_allocation *allocation);
 

@@ -45,13 +45,11 @@ static void give_pages(struct gsim_extent *extent, struct gsim_physical *physica
   gsim_addresses_give(extent);
 }
 
-static CUarray new_array(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape,
-                         uint64_t start) {
+static CUarray new_array(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape, uint64_t start) {
   CUarray array = gsim_handle_new(GSIM_KIND_ARRAY, sizeof *array);
   array->context = context;
   array->shape = *shape;
-  array->row_bytes =
-      shape->Width * gsim_array_element_bytes(shape->Format, shape->NumChannels);
+  array->row_bytes = shape->Width * gsim_array_element_bytes(shape->Format, shape->NumChannels);
   array->rows = at_least_one(shape->Height) * at_least_one(shape->Depth);
   array->start = start;
   return array;
@@ -61,8 +59,7 @@ static void destroy_owned_array(struct gsim_owned *owned) {
   gsim_array_destroy(GSIM_CONTAINER(owned, struct gsim_array, owned));
 }
 
-CUresult gsim_array_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape,
-                        CUarray *out) {
+CUresult gsim_array_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape, CUarray *out) {
   struct gsim_extent *extent;
   struct gsim_physical *physical;
   CUresult result = take_pages(context, gsim_array_bytes(shape), &extent, &physical);
@@ -80,8 +77,7 @@ void gsim_array_destroy(CUarray array) {
   gsim_handle_free(array);
 }
 
-static CUDA_ARRAY3D_DESCRIPTOR level_shape(const CUDA_ARRAY3D_DESCRIPTOR *shape,
-                                           unsigned level) {
+static CUDA_ARRAY3D_DESCRIPTOR level_shape(const CUDA_ARRAY3D_DESCRIPTOR *shape, unsigned level) {
   CUDA_ARRAY3D_DESCRIPTOR smaller = *shape;
   smaller.Width = at_least_one(shape->Width >> level);
   if (shape->Height) smaller.Height = at_least_one(shape->Height >> level);
@@ -102,8 +98,8 @@ static uint64_t bytes_of_levels(const CUDA_ARRAY3D_DESCRIPTOR *shape, unsigned l
   return bytes;
 }
 
-CUresult gsim_mipmap_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape,
-                         unsigned levels, CUmipmappedArray *out) {
+CUresult gsim_mipmap_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape, unsigned levels,
+                         CUmipmappedArray *out) {
   struct gsim_extent *extent;
   struct gsim_physical *physical;
   CUresult result = take_pages(context, bytes_of_levels(shape, levels), &extent, &physical);
@@ -126,8 +122,7 @@ CUresult gsim_mipmap_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape
 
 void gsim_mipmap_destroy(CUmipmappedArray mipmap) {
   gsim_disown(&mipmap->owned);
-  for (unsigned level = 0; level < mipmap->level_count; level++)
-    gsim_array_destroy(mipmap->levels[level]);
+  for (unsigned level = 0; level < mipmap->level_count; level++) gsim_array_destroy(mipmap->levels[level]);
   give_pages(mipmap->extent, mipmap->physical);
   gsim_handle_free(mipmap);
 }

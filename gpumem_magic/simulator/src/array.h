@@ -12,8 +12,8 @@ struct gsim_array {
   struct gsim_owned owned;
   CUDA_ARRAY3D_DESCRIPTOR shape;
   uint64_t row_bytes;
-  uint64_t rows; /* height times depth, at least 1 */
-  uint64_t start; /* where the bytes are, for the simulator only */
+  uint64_t rows;              /* height times depth, at least 1 */
+  uint64_t start;             /* where the bytes are, for the simulator only */
   struct gsim_extent *extent; /* NULL for a level of a mipmap, which owns the pages */
   struct gsim_physical *physical;
 };
@@ -34,11 +34,10 @@ struct gsim_mipmap {
 unsigned gsim_array_element_bytes(int format, unsigned channels);
 uint64_t gsim_array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *shape);
 
-CUresult gsim_array_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape,
-                        CUarray *out);
+CUresult gsim_array_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape, CUarray *out);
 void gsim_array_destroy(CUarray array);
-CUresult gsim_mipmap_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape,
-                         unsigned levels, CUmipmappedArray *out);
+CUresult gsim_mipmap_new(CUcontext context, const CUDA_ARRAY3D_DESCRIPTOR *shape, unsigned levels,
+                         CUmipmappedArray *out);
 void gsim_mipmap_destroy(CUmipmappedArray mipmap);
 
 #endif

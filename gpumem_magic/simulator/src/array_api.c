@@ -16,8 +16,7 @@ static CUresult create(CUarray *out, const CUDA_ARRAY3D_DESCRIPTOR *shape) {
   return result;
 }
 
-DRIVER_API(272, cuArrayCreate_v2, CUarray *, pHandle, const CUDA_ARRAY_DESCRIPTOR *,
-           pAllocateArray) {
+DRIVER_API(272, cuArrayCreate_v2, CUarray *, pHandle, const CUDA_ARRAY_DESCRIPTOR *, pAllocateArray) {
   if (!pAllocateArray) return CUDA_ERROR_INVALID_VALUE;
   CUDA_ARRAY3D_DESCRIPTOR shape = {
       .Width = pAllocateArray->Width,
@@ -28,8 +27,7 @@ DRIVER_API(272, cuArrayCreate_v2, CUarray *, pHandle, const CUDA_ARRAY_DESCRIPTO
   return create(pHandle, &shape);
 }
 
-DRIVER_API(274, cuArray3DCreate_v2, CUarray *, pHandle, const CUDA_ARRAY3D_DESCRIPTOR *,
-           pAllocateArray) {
+DRIVER_API(274, cuArray3DCreate_v2, CUarray *, pHandle, const CUDA_ARRAY3D_DESCRIPTOR *, pAllocateArray) {
   return pAllocateArray ? create(pHandle, pAllocateArray) : CUDA_ERROR_INVALID_VALUE;
 }
 
@@ -42,8 +40,7 @@ DRIVER_API(89, cuArrayDestroy, CUarray, hArray) {
   return destroyable ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
-DRIVER_API(275, cuArray3DGetDescriptor_v2, CUDA_ARRAY3D_DESCRIPTOR *, pArrayDescriptor,
-           CUarray, hArray) {
+DRIVER_API(275, cuArray3DGetDescriptor_v2, CUDA_ARRAY3D_DESCRIPTOR *, pArrayDescriptor, CUarray, hArray) {
   if (!pArrayDescriptor) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   bool known = gsim_handle_is(hArray, GSIM_KIND_ARRAY);
@@ -52,35 +49,31 @@ DRIVER_API(275, cuArray3DGetDescriptor_v2, CUDA_ARRAY3D_DESCRIPTOR *, pArrayDesc
   return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
-DRIVER_API(273, cuArrayGetDescriptor_v2, CUDA_ARRAY_DESCRIPTOR *, pArrayDescriptor, CUarray,
-           hArray) {
+DRIVER_API(273, cuArrayGetDescriptor_v2, CUDA_ARRAY_DESCRIPTOR *, pArrayDescriptor, CUarray, hArray) {
   if (!pArrayDescriptor) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   bool known = gsim_handle_is(hArray, GSIM_KIND_ARRAY);
   if (known)
-    *pArrayDescriptor = (CUDA_ARRAY_DESCRIPTOR){
-        hArray->shape.Width, hArray->shape.Height, hArray->shape.Format,
-        hArray->shape.NumChannels};
+    *pArrayDescriptor = (CUDA_ARRAY_DESCRIPTOR){hArray->shape.Width, hArray->shape.Height, hArray->shape.Format,
+                                                hArray->shape.NumChannels};
   gsim_unlock();
   return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
-DRIVER_API(654, cuArrayGetMemoryRequirements, CUDA_ARRAY_MEMORY_REQUIREMENTS *,
-           memoryRequirements, CUarray, array, CUdevice, device) {
+DRIVER_API(654, cuArrayGetMemoryRequirements, CUDA_ARRAY_MEMORY_REQUIREMENTS *, memoryRequirements, CUarray, array,
+           CUdevice, device) {
   if (!memoryRequirements) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   bool known = gsim_handle_is(array, GSIM_KIND_ARRAY);
   if (known)
     *memoryRequirements = (CUDA_ARRAY_MEMORY_REQUIREMENTS){
-        .size = gsim_round_up(array->row_bytes * array->rows, GSIM_PAGE),
-        .alignment = GSIM_PAGE};
+        .size = gsim_round_up(array->row_bytes * array->rows, GSIM_PAGE), .alignment = GSIM_PAGE};
   gsim_unlock();
   return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
-DRIVER_API(347, cuMipmappedArrayCreate, CUmipmappedArray *, pHandle,
-           const CUDA_ARRAY3D_DESCRIPTOR *, pMipmappedArrayDesc, unsigned int,
-           numMipmapLevels) {
+DRIVER_API(347, cuMipmappedArrayCreate, CUmipmappedArray *, pHandle, const CUDA_ARRAY3D_DESCRIPTOR *,
+           pMipmappedArrayDesc, unsigned int, numMipmapLevels) {
   const CUDA_ARRAY3D_DESCRIPTOR *shape = pMipmappedArrayDesc;
   if (!pHandle || !shape || numMipmapLevels == 0 || shape->Width == 0 ||
       gsim_array_element_bytes(shape->Format, shape->NumChannels) == 0)
@@ -94,8 +87,8 @@ DRIVER_API(347, cuMipmappedArrayCreate, CUmipmappedArray *, pHandle,
   return result;
 }
 
-DRIVER_API(348, cuMipmappedArrayGetLevel, CUarray *, pLevelArray, CUmipmappedArray,
-           hMipmappedArray, unsigned int, level) {
+DRIVER_API(348, cuMipmappedArrayGetLevel, CUarray *, pLevelArray, CUmipmappedArray, hMipmappedArray, unsigned int,
+           level) {
   if (!pLevelArray) return CUDA_ERROR_INVALID_VALUE;
   CUresult result = CUDA_SUCCESS;
   gsim_lock();

@@ -6,8 +6,7 @@
 #include "pool.h"
 #include "stream.h"
 
-static CUresult allocate(CUmemoryPool pool, CUstream stream, size_t size,
-                         CUdeviceptr *address) {
+static CUresult allocate(CUmemoryPool pool, CUstream stream, size_t size, CUdeviceptr *address) {
   if (size == 0) {
     *address = 0;
     return CUDA_SUCCESS;
@@ -19,27 +18,24 @@ static CUresult allocate(CUmemoryPool pool, CUstream stream, size_t size,
   return result;
 }
 
-DRIVER_API_PT(598, cuMemAllocAsync, 599, cuMemAllocAsync_ptsz, CUdeviceptr *, dptr, size_t,
-              bytesize, CUstream, hStream) {
+DRIVER_API_PT(598, cuMemAllocAsync, 599, cuMemAllocAsync_ptsz, CUdeviceptr *, dptr, size_t, bytesize, CUstream,
+              hStream) {
   if (!dptr) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUstream stream;
   CUresult result = gsim_stream_resolve(hStream, &stream);
-  if (result == CUDA_SUCCESS)
-    result =
-        allocate(gsim_current_pool(stream->context->device), stream, bytesize, dptr);
+  if (result == CUDA_SUCCESS) result = allocate(gsim_current_pool(stream->context->device), stream, bytesize, dptr);
   gsim_unlock();
   return result;
 }
 
-DRIVER_API_PT(611, cuMemAllocFromPoolAsync, 612, cuMemAllocFromPoolAsync_ptsz,
-              CUdeviceptr *, dptr, size_t, bytesize, CUmemoryPool, pool, CUstream, hStream) {
+DRIVER_API_PT(611, cuMemAllocFromPoolAsync, 612, cuMemAllocFromPoolAsync_ptsz, CUdeviceptr *, dptr, size_t, bytesize,
+              CUmemoryPool, pool, CUstream, hStream) {
   if (!dptr) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUstream stream;
   CUresult result = gsim_stream_resolve(hStream, &stream);
-  if (result == CUDA_SUCCESS &&
-      (!gsim_handle_is(pool, GSIM_KIND_POOL) || pool->is_destroyed))
+  if (result == CUDA_SUCCESS && (!gsim_handle_is(pool, GSIM_KIND_POOL) || pool->is_destroyed))
     result = CUDA_ERROR_INVALID_VALUE;
   if (result == CUDA_SUCCESS) result = allocate(pool, stream, bytesize, dptr);
   gsim_unlock();
@@ -68,8 +64,7 @@ static CUresult free_on(CUstream stream, CUdeviceptr address) {
   }
 }
 
-DRIVER_API_PT(600, cuMemFreeAsync, 601, cuMemFreeAsync_ptsz, CUdeviceptr, dptr, CUstream,
-              hStream) {
+DRIVER_API_PT(600, cuMemFreeAsync, 601, cuMemFreeAsync_ptsz, CUdeviceptr, dptr, CUstream, hStream) {
   gsim_lock();
   CUstream stream;
   CUresult result = gsim_stream_resolve(hStream, &stream);

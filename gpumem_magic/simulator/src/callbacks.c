@@ -33,8 +33,7 @@ static _Thread_local unsigned depth;
 static _Thread_local unsigned depth_of[GSIM_SUBSCRIBERS];
 
 static bool is_enabled(const struct subscriber *s, int domain, uint32_t cbid) {
-  return atomic_load_explicit(&s->enabled[domain][cbid / 64], memory_order_relaxed) >>
-             (cbid % 64) & 1;
+  return atomic_load_explicit(&s->enabled[domain][cbid / 64], memory_order_relaxed) >> (cbid % 64) & 1;
 }
 
 /* Announces a callback to the slot; false when nobody wants it. The announcement
@@ -94,8 +93,7 @@ void gsim_dispatch_exit(struct gsim_call *call) {
   }
 }
 
-void gsim_dispatch_resource(uint32_t cbid, CUcontext context, void *handle,
-                            const void *descriptor) {
+void gsim_dispatch_resource(uint32_t cbid, CUcontext context, void *handle, const void *descriptor) {
   if (!(atomic_load(&gsim_attention) & GSIM_SUBSCRIBED) || depth != 0) return;
   struct gsim_resource_data data = {context, handle, descriptor};
   for (int slot = 0; slot < GSIM_SUBSCRIBERS; slot++) {
@@ -119,8 +117,7 @@ static void update_attention(void) {
   for (int slot = 0; slot < GSIM_SUBSCRIBERS; slot++) {
     if (atomic_load(&subscribers[slot].token) == 0) continue;
     for (int domain = 0; domain < CUPTI_DOMAIN_COUNT; domain++)
-      for (int word = 0; word < WORDS; word++)
-        any |= atomic_load(&subscribers[slot].enabled[domain][word]);
+      for (int word = 0; word < WORDS; word++) any |= atomic_load(&subscribers[slot].enabled[domain][word]);
   }
   if (any)
     atomic_fetch_or(&gsim_attention, GSIM_SUBSCRIBED);
@@ -148,8 +145,7 @@ static struct subscriber *slot_for(bool allow_others) {
   return vacant;
 }
 
-int gsim_subscribe(uint64_t *token, gsim_callback callback, void *userdata,
-                   bool allow_others) {
+int gsim_subscribe(uint64_t *token, gsim_callback callback, void *userdata, bool allow_others) {
   if (!token || !callback) return CUPTI_ERROR_INVALID_PARAMETER;
   pthread_mutex_lock(&registry_lock);
   struct subscriber *s = slot_for(allow_others);
@@ -213,8 +209,7 @@ int gsim_enable_domain(uint64_t token, bool enable, int domain) {
   pthread_mutex_lock(&registry_lock);
   struct subscriber *s = find(token);
   if (s) {
-    for (uint32_t cbid = 1; cbid < CUPTI_CBID_LIMIT; cbid++)
-      set_enabled(s, enable, domain, cbid);
+    for (uint32_t cbid = 1; cbid < CUPTI_CBID_LIMIT; cbid++) set_enabled(s, enable, domain, cbid);
     update_attention();
   }
   pthread_mutex_unlock(&registry_lock);
@@ -223,8 +218,7 @@ int gsim_enable_domain(uint64_t token, bool enable, int domain) {
 
 int gsim_callback_state(uint64_t token, int domain, uint32_t cbid, uint32_t *enabled) {
   struct subscriber *s = find(token);
-  if (!s || !enabled || !names_a_callback(domain, cbid))
-    return CUPTI_ERROR_INVALID_PARAMETER;
+  if (!s || !enabled || !names_a_callback(domain, cbid)) return CUPTI_ERROR_INVALID_PARAMETER;
   *enabled = is_enabled(s, domain, cbid);
   return CUPTI_SUCCESS;
 }
@@ -247,6 +241,5 @@ int gsim_context_ids(CUcontext context, uint32_t *device, uint32_t *uid) {
 /* The child has one thread, and it is inside no callback of another. */
 void gsim_callbacks_after_fork(void) {
   pthread_mutex_init(&registry_lock, NULL);
-  for (int slot = 0; slot < GSIM_SUBSCRIBERS; slot++)
-    atomic_store(&subscribers[slot].in_flight, depth_of[slot]);
+  for (int slot = 0; slot < GSIM_SUBSCRIBERS; slot++) atomic_store(&subscribers[slot].in_flight, depth_of[slot]);
 }

@@ -61,8 +61,7 @@ void gsim_dispatch_enter(struct gsim_call *call);
 void gsim_dispatch_exit(struct gsim_call *call);
 
 /* Call without the driver's lock. */
-void gsim_dispatch_resource(uint32_t cbid, CUcontext context, void *handle,
-                            const void *descriptor);
+void gsim_dispatch_resource(uint32_t cbid, CUcontext context, void *handle, const void *descriptor);
 
 void gsim_callbacks_after_fork(void);
 
@@ -75,13 +74,11 @@ enum {
   CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED = 39,
 };
 
-GSIM_EXPORT int gsim_subscribe(uint64_t *token, gsim_callback callback, void *userdata,
-                               bool allow_others);
+GSIM_EXPORT int gsim_subscribe(uint64_t *token, gsim_callback callback, void *userdata, bool allow_others);
 GSIM_EXPORT int gsim_unsubscribe(uint64_t token);
 GSIM_EXPORT int gsim_enable_callback(uint64_t token, bool enable, int domain, uint32_t cbid);
 GSIM_EXPORT int gsim_enable_domain(uint64_t token, bool enable, int domain);
-GSIM_EXPORT int gsim_callback_state(uint64_t token, int domain, uint32_t cbid,
-                                    uint32_t *enabled);
+GSIM_EXPORT int gsim_callback_state(uint64_t token, int domain, uint32_t cbid, uint32_t *enabled);
 GSIM_EXPORT void gsim_forget_subscribers(void);
 GSIM_EXPORT const char *gsim_callback_name(uint32_t cbid);
 GSIM_EXPORT int gsim_context_ids(CUcontext context, uint32_t *device, uint32_t *uid);

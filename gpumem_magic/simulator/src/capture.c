@@ -41,8 +41,7 @@ CUresult gsim_capture_forbid_wait(CUstream stream) {
 CUresult gsim_capture_forbid_context_wait(CUcontext context) {
   CUresult result = CUDA_SUCCESS;
   for (struct gsim_capture *capture = captures; capture; capture = capture->next)
-    if (capture->origin->context == context)
-      result = gsim_capture_forbid_wait(capture->origin);
+    if (capture->origin->context == context) result = gsim_capture_forbid_wait(capture->origin);
   return result;
 }
 
@@ -92,8 +91,7 @@ static CUresult begin(CUstream handle, int mode, CUgraph graph) {
   CUstream stream;
   CUresult result = gsim_stream_resolve(handle, &stream);
   if (result != CUDA_SUCCESS) return result;
-  if (mode < GSIM_CAPTURE_GLOBAL || mode > GSIM_CAPTURE_RELAXED)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (mode < GSIM_CAPTURE_GLOBAL || mode > GSIM_CAPTURE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
   if (stream == stream->context->legacy_stream) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   if (stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
   struct gsim_capture *capture = calloc(1, sizeof *capture);
@@ -121,17 +119,15 @@ DRIVER_API_PT(495, cuStreamBeginCapture, 496, cuStreamBeginCapture_ptsz, CUstrea
   return begin_locked(hStream, GSIM_CAPTURE_GLOBAL);
 }
 
-DRIVER_API_PT(539, cuStreamBeginCapture_v2, 540, cuStreamBeginCapture_v2_ptsz, CUstream,
-              hStream, int, mode) {
+DRIVER_API_PT(539, cuStreamBeginCapture_v2, 540, cuStreamBeginCapture_v2_ptsz, CUstream, hStream, int, mode) {
   return begin_locked(hStream, mode);
 }
 
-DRIVER_API_PT(720, cuStreamBeginCaptureToGraph, 721, cuStreamBeginCaptureToGraph_ptsz,
-              CUstream, hStream, CUgraph, hGraph, const CUgraphNode *, dependencies,
-              const CUgraphEdgeData *, dependencyData, size_t, numDependencies, int, mode) {
+DRIVER_API_PT(720, cuStreamBeginCaptureToGraph, 721, cuStreamBeginCaptureToGraph_ptsz, CUstream, hStream, CUgraph,
+              hGraph, const CUgraphNode *, dependencies, const CUgraphEdgeData *, dependencyData, size_t,
+              numDependencies, int, mode) {
   gsim_lock();
-  CUresult result = gsim_handle_is(hGraph, GSIM_KIND_GRAPH) ? begin(hStream, mode, hGraph)
-                                                            : CUDA_ERROR_INVALID_VALUE;
+  CUresult result = gsim_handle_is(hGraph, GSIM_KIND_GRAPH) ? begin(hStream, mode, hGraph) : CUDA_ERROR_INVALID_VALUE;
   gsim_unlock();
   return result;
 }
@@ -157,8 +153,7 @@ static CUresult end(CUstream handle, CUgraph *out) {
   return result;
 }
 
-DRIVER_API_PT(497, cuStreamEndCapture, 498, cuStreamEndCapture_ptsz, CUstream, hStream,
-              CUgraph *, phGraph) {
+DRIVER_API_PT(497, cuStreamEndCapture, 498, cuStreamEndCapture_ptsz, CUstream, hStream, CUgraph *, phGraph) {
   if (!phGraph) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUresult result = end(hStream, phGraph);
@@ -167,8 +162,7 @@ DRIVER_API_PT(497, cuStreamEndCapture, 498, cuStreamEndCapture_ptsz, CUstream, h
 }
 
 DRIVER_API(541, cuThreadExchangeStreamCaptureMode, int *, mode) {
-  if (!mode || *mode < GSIM_CAPTURE_GLOBAL || *mode > GSIM_CAPTURE_RELAXED)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!mode || *mode < GSIM_CAPTURE_GLOBAL || *mode > GSIM_CAPTURE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
   int before = thread_mode;
   thread_mode = *mode;
   *mode = before;
@@ -178,14 +172,12 @@ DRIVER_API(541, cuThreadExchangeStreamCaptureMode, int *, mode) {
 /* Appends to the stream's chain in the graph; makes the next piece depend on it. */
 static CUresult append(CUstream stream, const struct gsim_work *work) {
   CUgraphNode node;
-  CUresult result = gsim_graph_add(stream->capture->graph, work, &stream->tail,
-                                   stream->tail != NULL, &node);
+  CUresult result = gsim_graph_add(stream->capture->graph, work, &stream->tail, stream->tail != NULL, &node);
   if (result == CUDA_SUCCESS) stream->tail = node;
   return result;
 }
 
-CUresult gsim_capture_allocate(CUstream stream, CUmemoryPool pool, uint64_t size,
-                               CUdeviceptr *address) {
+CUresult gsim_capture_allocate(CUstream stream, CUmemoryPool pool, uint64_t size, CUdeviceptr *address) {
   if (stream->capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   CUDA_MEM_ALLOC_NODE_PARAMS params = {
       .poolProps = {.allocType = pool->allocation_type, .location = pool->location},
@@ -219,8 +211,6 @@ CUresult gsim_capture_fill(CUstream stream, const CUDA_MEMSET_NODE_PARAMS *fill)
   return capture_work(stream, &(struct gsim_work){.type = CU_NODE_MEMSET, .fill = *fill});
 }
 
-CUresult gsim_capture_host_function(CUstream stream, gsim_host_function function,
-                                    void *data) {
-  return capture_work(
-      stream, &(struct gsim_work){.type = CU_NODE_HOST, .host = {function, data}});
+CUresult gsim_capture_host_function(CUstream stream, gsim_host_function function, void *data) {
+  return capture_work(stream, &(struct gsim_work){.type = CU_NODE_HOST, .host = {function, data}});
 }

@@ -8,8 +8,7 @@ static int status_of(CUstream stream) {
   return stream->capture->invalidated ? GSIM_CAPTURE_INVALIDATED : GSIM_CAPTURING;
 }
 
-DRIVER_API_PT(499, cuStreamIsCapturing, 500, cuStreamIsCapturing_ptsz, CUstream, hStream,
-              int *, captureStatus) {
+DRIVER_API_PT(499, cuStreamIsCapturing, 500, cuStreamIsCapturing_ptsz, CUstream, hStream, int *, captureStatus) {
   if (!captureStatus) return CUDA_ERROR_INVALID_VALUE;
   CUstream stream;
   gsim_lock();
@@ -20,8 +19,8 @@ DRIVER_API_PT(499, cuStreamIsCapturing, 500, cuStreamIsCapturing_ptsz, CUstream,
 }
 
 /* Everything but the status is answered for an intact capture only. */
-static CUresult describe(CUstream handle, int *status, uint64_t *id, CUgraph *graph,
-                         const CUgraphNode **dependencies, size_t *count) {
+static CUresult describe(CUstream handle, int *status, uint64_t *id, CUgraph *graph, const CUgraphNode **dependencies,
+                         size_t *count) {
   if (!status) return CUDA_ERROR_INVALID_VALUE;
   CUstream stream;
   gsim_lock();
@@ -38,23 +37,20 @@ static CUresult describe(CUstream handle, int *status, uint64_t *id, CUgraph *gr
   return result;
 }
 
-DRIVER_API_PT(536, cuStreamGetCaptureInfo, 537, cuStreamGetCaptureInfo_ptsz, CUstream,
-              hStream, int *, captureStatus_out, uint64_t *, id_out) {
+DRIVER_API_PT(536, cuStreamGetCaptureInfo, 537, cuStreamGetCaptureInfo_ptsz, CUstream, hStream, int *,
+              captureStatus_out, uint64_t *, id_out) {
   return describe(hStream, captureStatus_out, id_out, NULL, NULL, NULL);
 }
 
-DRIVER_API_PT(629, cuStreamGetCaptureInfo_v2, 630, cuStreamGetCaptureInfo_v2_ptsz, CUstream,
-              hStream, int *, captureStatus_out, uint64_t *, id_out, CUgraph *, graph_out,
-              const CUgraphNode **, dependencies_out, size_t *, numDependencies_out) {
-  return describe(hStream, captureStatus_out, id_out, graph_out, dependencies_out,
-                  numDependencies_out);
+DRIVER_API_PT(629, cuStreamGetCaptureInfo_v2, 630, cuStreamGetCaptureInfo_v2_ptsz, CUstream, hStream, int *,
+              captureStatus_out, uint64_t *, id_out, CUgraph *, graph_out, const CUgraphNode **, dependencies_out,
+              size_t *, numDependencies_out) {
+  return describe(hStream, captureStatus_out, id_out, graph_out, dependencies_out, numDependencies_out);
 }
 
-DRIVER_API_PT(729, cuStreamGetCaptureInfo_v3, 730, cuStreamGetCaptureInfo_v3_ptsz, CUstream,
-              hStream, int *, captureStatus_out, uint64_t *, id_out, CUgraph *, graph_out,
-              const CUgraphNode **, dependencies_out, const CUgraphEdgeData **, edgeData_out,
-              size_t *, numDependencies_out) {
+DRIVER_API_PT(729, cuStreamGetCaptureInfo_v3, 730, cuStreamGetCaptureInfo_v3_ptsz, CUstream, hStream, int *,
+              captureStatus_out, uint64_t *, id_out, CUgraph *, graph_out, const CUgraphNode **, dependencies_out,
+              const CUgraphEdgeData **, edgeData_out, size_t *, numDependencies_out) {
   if (edgeData_out) *edgeData_out = NULL;
-  return describe(hStream, captureStatus_out, id_out, graph_out, dependencies_out,
-                  numDependencies_out);
+  return describe(hStream, captureStatus_out, id_out, graph_out, dependencies_out, numDependencies_out);
 }

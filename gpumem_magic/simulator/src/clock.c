@@ -13,9 +13,7 @@ static uint64_t host_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
-uint64_t gsim_now_ns(void) {
-  return atomic_load(&stopped) ? atomic_load(&manual_ns) : host_ns();
-}
+uint64_t gsim_now_ns(void) { return atomic_load(&stopped) ? atomic_load(&manual_ns) : host_ns(); }
 
 void gsim_clock_stop(void) {
   atomic_store(&manual_ns, gsim_now_ns());

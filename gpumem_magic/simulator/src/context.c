@@ -17,9 +17,7 @@ static uint32_t next_uid = 1;
 /* CUlimit defaults: stack, printf FIFO, heap, sync depth, pending launches, ... */
 static const size_t default_limits[GSIM_LIMITS] = {1024, 1 << 20, 8 << 20, 2, 2048, 64};
 
-CUcontext gsim_current_context(void) {
-  return stack.depth > 0 ? stack.contexts[stack.depth - 1] : NULL;
-}
+CUcontext gsim_current_context(void) { return stack.depth > 0 ? stack.contexts[stack.depth - 1] : NULL; }
 
 uint32_t gsim_context_uid(CUcontext context) { return context ? context->uid : 0; }
 
@@ -34,8 +32,7 @@ CUresult gsim_check_context(CUcontext context) {
   return context->life == GSIM_DEAD ? CUDA_ERROR_CONTEXT_IS_DESTROYED : CUDA_SUCCESS;
 }
 
-CUresult gsim_context_start(struct gsim_device *device, unsigned flags,
-                            CUcontext *context) {
+CUresult gsim_context_start(struct gsim_device *device, unsigned flags, CUcontext *context) {
   if (!gsim_device_take(device, GSIM_CONTEXT_BYTES)) return CUDA_ERROR_OUT_OF_MEMORY;
   if (!*context) *context = gsim_handle_new(GSIM_KIND_CONTEXT, sizeof **context);
   (*context)->device = device;

@@ -23,9 +23,9 @@ struct gsim_context {
   unsigned flags;
   uint32_t peers; /* devices whose memory it may reach, one bit each */
   size_t limits[GSIM_LIMITS];
-  struct gsim_heap slabs;   /* allocations under 2 MiB */
-  struct gsim_owned owned;  /* head of what dies with the context */
-  CUstream legacy_stream;   /* made when first used */
+  struct gsim_heap slabs;  /* allocations under 2 MiB */
+  struct gsim_owned owned; /* head of what dies with the context */
+  CUstream legacy_stream;  /* made when first used */
   CUstream thread_stream;
 };
 

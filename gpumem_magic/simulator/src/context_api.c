@@ -26,22 +26,20 @@ DRIVER_API(235, cuCtxCreate_v2, CUcontext *, pctx, unsigned int, flags, CUdevice
   return create(pctx, flags, dev);
 }
 
-DRIVER_API(645, cuCtxCreate_v3, CUcontext *, pctx, void *, paramsArray, int, numParams,
-           unsigned int, flags, CUdevice, dev) {
+DRIVER_API(645, cuCtxCreate_v3, CUcontext *, pctx, void *, paramsArray, int, numParams, unsigned int, flags, CUdevice,
+           dev) {
   if (numParams != 0) return CUDA_ERROR_NOT_SUPPORTED;
   return create(pctx, flags, dev);
 }
 
-DRIVER_API(757, cuCtxCreate_v4, CUcontext *, pctx, void *, ctxCreateParams, unsigned int,
-           flags, CUdevice, dev) {
+DRIVER_API(757, cuCtxCreate_v4, CUcontext *, pctx, void *, ctxCreateParams, unsigned int, flags, CUdevice, dev) {
   return create(pctx, flags, dev);
 }
 
 DRIVER_API(322, cuCtxDestroy_v2, CUcontext, ctx) {
   gsim_lock();
   CUresult result = gsim_check_context(ctx);
-  if (result == CUDA_SUCCESS && (ctx->is_primary || ctx->life != GSIM_ALIVE))
-    result = CUDA_ERROR_INVALID_CONTEXT;
+  if (result == CUDA_SUCCESS && (ctx->is_primary || ctx->life != GSIM_ALIVE)) result = CUDA_ERROR_INVALID_CONTEXT;
   if (result == CUDA_SUCCESS) ctx->life = GSIM_DYING;
   gsim_unlock();
   if (result != CUDA_SUCCESS) return result;
@@ -217,6 +215,4 @@ DRIVER_API(313, cuCtxEnablePeerAccess, CUcontext, peerContext, unsigned int, Fla
   return Flags == 0 ? set_peer(peerContext, true) : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API(314, cuCtxDisablePeerAccess, CUcontext, peerContext) {
-  return set_peer(peerContext, false);
-}
+DRIVER_API(314, cuCtxDisablePeerAccess, CUcontext, peerContext) { return set_peer(peerContext, false); }

@@ -36,8 +36,7 @@ bool gsim_usage(int ordinal, struct gsim_usage *usage) {
   return true;
 }
 
-bool gsim_identity(int ordinal, char *name, int name_length, unsigned char uuid[16],
-                   unsigned *bus) {
+bool gsim_identity(int ordinal, char *name, int name_length, unsigned char uuid[16], unsigned *bus) {
   struct gsim_device *device = gsim_device_at(ordinal);
   if (!device) return false;
   gsim_device_name(device, name, name_length);
@@ -46,8 +45,7 @@ bool gsim_identity(int ordinal, char *name, int name_length, unsigned char uuid[
   return true;
 }
 
-bool gsim_script_process(int ordinal, uint32_t pid, const double *seconds,
-                         const uint64_t *bytes, int count) {
+bool gsim_script_process(int ordinal, uint32_t pid, const double *seconds, const uint64_t *bytes, int count) {
   struct gsim_device *device = gsim_device_at(ordinal);
   struct gsim_step *steps = calloc((size_t)count, sizeof *steps);
   if (!device || !steps) {

@@ -21,12 +21,10 @@ struct gsim_usage {
 };
 GSIM_EXPORT bool gsim_usage(int device, struct gsim_usage *usage);
 
-GSIM_EXPORT bool gsim_identity(int device, char *name, int name_length,
-                               unsigned char uuid[16], unsigned *bus);
+GSIM_EXPORT bool gsim_identity(int device, char *name, int name_length, unsigned char uuid[16], unsigned *bus);
 
 /* Replaces what another process holds over time, counted from now. */
-GSIM_EXPORT bool gsim_script_process(int device, uint32_t pid, const double *seconds,
-                                     const uint64_t *bytes, int steps);
+GSIM_EXPORT bool gsim_script_process(int device, uint32_t pid, const double *seconds, const uint64_t *bytes, int steps);
 
 /* This process, where it has a context, and the scripted ones, up to the limit. */
 GSIM_EXPORT int gsim_list_processes(int device, uint32_t *pids, uint64_t *bytes, int limit);
@@ -42,7 +40,6 @@ GSIM_EXPORT void gsim_advance_clock(double seconds);
 /* Apply to every version and stream variant of the function; they return how
  * many functions the name matched. */
 GSIM_EXPORT int gsim_fail_next(const char *function, int status, int after, int times);
-GSIM_EXPORT int gsim_delay_calls(const char *function, unsigned microseconds,
-                                 bool hold_lock);
+GSIM_EXPORT int gsim_delay_calls(const char *function, unsigned microseconds, bool hold_lock);
 
 #endif

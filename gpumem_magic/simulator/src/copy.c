@@ -11,8 +11,7 @@ bool gsim_reach(uint64_t address, uint64_t size, bool must_be_known) {
 }
 
 CUresult gsim_copy_bytes(uint64_t dst, uint64_t src, uint64_t size, int known) {
-  if (!gsim_reach(dst, size, known & GSIM_KNOWN_DST) ||
-      !gsim_reach(src, size, known & GSIM_KNOWN_SRC))
+  if (!gsim_reach(dst, size, known & GSIM_KNOWN_DST) || !gsim_reach(src, size, known & GSIM_KNOWN_SRC))
     return CUDA_ERROR_INVALID_VALUE;
   memmove(host(dst), host(src), size);
   return CUDA_SUCCESS;
@@ -27,14 +26,11 @@ struct side {
   bool reachable; /* the whole box was found in bounds already */
 };
 
-static bool set_up_array(struct side *side, CUarray array, size_t x, size_t y, size_t z,
-                         const CUDA_MEMCPY3D *copy) {
+static bool set_up_array(struct side *side, CUarray array, size_t x, size_t y, size_t z, const CUDA_MEMCPY3D *copy) {
   if (!gsim_handle_is(array, GSIM_KIND_ARRAY)) return false;
   uint64_t height = array->shape.Height ? array->shape.Height : 1;
   uint64_t depth = array->shape.Depth ? array->shape.Depth : 1;
-  if (x + copy->WidthInBytes > array->row_bytes || y + copy->Height > height ||
-      z + copy->Depth > depth)
-    return false;
+  if (x + copy->WidthInBytes > array->row_bytes || y + copy->Height > height || z + copy->Depth > depth) return false;
   side->row_stride = array->row_bytes;
   side->slice_stride = array->row_bytes * height;
   side->start = array->start + z * side->slice_stride + y * side->row_stride + x;
@@ -42,9 +38,8 @@ static bool set_up_array(struct side *side, CUarray array, size_t x, size_t y, s
   return gsim_addresses_touch(array->start, array->row_bytes * array->rows);
 }
 
-static bool set_up_linear(struct side *side, uint64_t base, bool known, size_t pitch,
-                          size_t slice_height, size_t x, size_t y, size_t z,
-                          const CUDA_MEMCPY3D *copy) {
+static bool set_up_linear(struct side *side, uint64_t base, bool known, size_t pitch, size_t slice_height, size_t x,
+                          size_t y, size_t z, const CUDA_MEMCPY3D *copy) {
   side->row_stride = pitch ? pitch : copy->WidthInBytes;
   if (side->row_stride < copy->WidthInBytes && copy->Height > 1) return false;
   side->slice_stride = side->row_stride * (slice_height ? slice_height : copy->Height);
@@ -58,8 +53,8 @@ static bool set_up_src(struct side *side, const CUDA_MEMCPY3D *c) {
     return set_up_array(side, c->srcArray, c->srcXInBytes, c->srcY, c->srcZ, c);
   bool on_host = c->srcMemoryType == CU_MEMORYTYPE_HOST;
   return set_up_linear(side, on_host ? (uint64_t)(uintptr_t)c->srcHost : c->srcDevice,
-                       c->srcMemoryType == CU_MEMORYTYPE_DEVICE, c->srcPitch, c->srcHeight,
-                       c->srcXInBytes, c->srcY, c->srcZ, c);
+                       c->srcMemoryType == CU_MEMORYTYPE_DEVICE, c->srcPitch, c->srcHeight, c->srcXInBytes, c->srcY,
+                       c->srcZ, c);
 }
 
 static bool set_up_dst(struct side *side, const CUDA_MEMCPY3D *c) {
@@ -67,8 +62,8 @@ static bool set_up_dst(struct side *side, const CUDA_MEMCPY3D *c) {
     return set_up_array(side, c->dstArray, c->dstXInBytes, c->dstY, c->dstZ, c);
   bool on_host = c->dstMemoryType == CU_MEMORYTYPE_HOST;
   return set_up_linear(side, on_host ? (uint64_t)(uintptr_t)c->dstHost : c->dstDevice,
-                       c->dstMemoryType == CU_MEMORYTYPE_DEVICE, c->dstPitch, c->dstHeight,
-                       c->dstXInBytes, c->dstY, c->dstZ, c);
+                       c->dstMemoryType == CU_MEMORYTYPE_DEVICE, c->dstPitch, c->dstHeight, c->dstXInBytes, c->dstY,
+                       c->dstZ, c);
 }
 
 static uint64_t row_at(const struct side *side, uint64_t slice, uint64_t row) {
@@ -79,21 +74,18 @@ static bool reach_rows(const struct side *side, const CUDA_MEMCPY3D *copy) {
   if (side->reachable) return true;
   for (uint64_t slice = 0; slice < copy->Depth; slice++)
     for (uint64_t row = 0; row < copy->Height; row++)
-      if (!gsim_reach(row_at(side, slice, row), copy->WidthInBytes, side->known))
-        return false;
+      if (!gsim_reach(row_at(side, slice, row), copy->WidthInBytes, side->known)) return false;
   return true;
 }
 
 CUresult gsim_copy_box(const CUDA_MEMCPY3D *copy) {
   struct side src = {0}, dst = {0};
   if (copy->WidthInBytes == 0 || copy->Height == 0 || copy->Depth == 0) return CUDA_SUCCESS;
-  if (!set_up_src(&src, copy) || !set_up_dst(&dst, copy) || !reach_rows(&src, copy) ||
-      !reach_rows(&dst, copy))
+  if (!set_up_src(&src, copy) || !set_up_dst(&dst, copy) || !reach_rows(&src, copy) || !reach_rows(&dst, copy))
     return CUDA_ERROR_INVALID_VALUE;
   for (uint64_t slice = 0; slice < copy->Depth; slice++)
     for (uint64_t row = 0; row < copy->Height; row++)
-      memmove(host(row_at(&dst, slice, row)), host(row_at(&src, slice, row)),
-              copy->WidthInBytes);
+      memmove(host(row_at(&dst, slice, row)), host(row_at(&src, slice, row)), copy->WidthInBytes);
   return CUDA_SUCCESS;
 }
 
@@ -143,11 +135,9 @@ static void fill_row(uint64_t start, unsigned value, unsigned element, uint64_t 
 CUresult gsim_fill(const CUDA_MEMSET_NODE_PARAMS *fill) {
   uint64_t row_bytes = fill->width * fill->elementSize;
   bool aligned = fill->dst % fill->elementSize == 0;
-  if (!aligned || (fill->height > 1 && fill->pitch < row_bytes))
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!aligned || (fill->height > 1 && fill->pitch < row_bytes)) return CUDA_ERROR_INVALID_VALUE;
   for (uint64_t row = 0; row < fill->height; row++)
-    if (!gsim_reach(fill->dst + row * fill->pitch, row_bytes, true))
-      return CUDA_ERROR_INVALID_VALUE;
+    if (!gsim_reach(fill->dst + row * fill->pitch, row_bytes, true)) return CUDA_ERROR_INVALID_VALUE;
   for (uint64_t row = 0; row < fill->height; row++)
     fill_row(fill->dst + row * fill->pitch, fill->value, fill->elementSize, fill->width);
   return CUDA_SUCCESS;

@@ -19,8 +19,7 @@ static CUresult copy_on(CUstream handle, const CUDA_MEMCPY3D *box) {
   CUstream stream;
   gsim_lock();
   CUresult result = gsim_stream_resolve(handle, &stream);
-  if (result == CUDA_SUCCESS)
-    result = stream->capture ? gsim_capture_copy(stream, box) : gsim_copy_box(box);
+  if (result == CUDA_SUCCESS) result = stream->capture ? gsim_capture_copy(stream, box) : gsim_copy_box(box);
   gsim_unlock();
   return result;
 }
@@ -31,17 +30,13 @@ static CUresult copy_2d(const CUDA_MEMCPY2D *copy) {
   return copy_now(&box);
 }
 
-DRIVER_API_PT(287, cuMemcpy2D_v2, 405, cuMemcpy2D_v2_ptds, const CUDA_MEMCPY2D *, pCopy) {
+DRIVER_API_PT(287, cuMemcpy2D_v2, 405, cuMemcpy2D_v2_ptds, const CUDA_MEMCPY2D *, pCopy) { return copy_2d(pCopy); }
+
+DRIVER_API_PT(288, cuMemcpy2DUnaligned_v2, 406, cuMemcpy2DUnaligned_v2_ptds, const CUDA_MEMCPY2D *, pCopy) {
   return copy_2d(pCopy);
 }
 
-DRIVER_API_PT(288, cuMemcpy2DUnaligned_v2, 406, cuMemcpy2DUnaligned_v2_ptds,
-              const CUDA_MEMCPY2D *, pCopy) {
-  return copy_2d(pCopy);
-}
-
-DRIVER_API_PT(289, cuMemcpy2DAsync_v2, 424, cuMemcpy2DAsync_v2_ptsz, const CUDA_MEMCPY2D *,
-              pCopy, CUstream, hStream) {
+DRIVER_API_PT(289, cuMemcpy2DAsync_v2, 424, cuMemcpy2DAsync_v2_ptsz, const CUDA_MEMCPY2D *, pCopy, CUstream, hStream) {
   if (!pCopy) return CUDA_ERROR_INVALID_VALUE;
   CUDA_MEMCPY3D box = gsim_box_of_2d(pCopy);
   return copy_on(hStream, &box);
@@ -51,17 +46,15 @@ DRIVER_API_PT(290, cuMemcpy3D_v2, 407, cuMemcpy3D_v2_ptds, const CUDA_MEMCPY3D *
   return pCopy ? copy_now(pCopy) : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API_PT(291, cuMemcpy3DAsync_v2, 425, cuMemcpy3DAsync_v2_ptsz, const CUDA_MEMCPY3D *,
-              pCopy, CUstream, hStream) {
+DRIVER_API_PT(291, cuMemcpy3DAsync_v2, 425, cuMemcpy3DAsync_v2_ptsz, const CUDA_MEMCPY3D *, pCopy, CUstream, hStream) {
   return pCopy ? copy_on(hStream, pCopy) : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API_PT(320, cuMemcpy3DPeer, 410, cuMemcpy3DPeer_ptds, const CUDA_MEMCPY3D_PEER *,
-              pCopy) {
+DRIVER_API_PT(320, cuMemcpy3DPeer, 410, cuMemcpy3DPeer_ptds, const CUDA_MEMCPY3D_PEER *, pCopy) {
   return pCopy ? copy_now(pCopy) : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API_PT(321, cuMemcpy3DPeerAsync, 427, cuMemcpy3DPeerAsync_ptsz,
-              const CUDA_MEMCPY3D_PEER *, pCopy, CUstream, hStream) {
+DRIVER_API_PT(321, cuMemcpy3DPeerAsync, 427, cuMemcpy3DPeerAsync_ptsz, const CUDA_MEMCPY3D_PEER *, pCopy, CUstream,
+              hStream) {
   return pCopy ? copy_on(hStream, pCopy) : CUDA_ERROR_INVALID_VALUE;
 }

@@ -38,8 +38,7 @@ static void persona(int *major, int *minor) {
 static bool may_share(void) {
   int major, minor;
   persona(&major, &minor);
-  return major > FIRST_SHARED_MAJOR ||
-         (major == FIRST_SHARED_MAJOR && minor >= FIRST_SHARED_MINOR);
+  return major > FIRST_SHARED_MAJOR || (major == FIRST_SHARED_MAJOR && minor >= FIRST_SHARED_MINOR);
 }
 
 static uint64_t token_of(void *subscriber) { return (uint64_t)(uintptr_t)subscriber; }
@@ -58,8 +57,7 @@ GSIM_EXPORT int cuptiSubscribe(void **subscriber, gsim_callback callback, void *
 
 GSIM_EXPORT int cuptiSubscribe_v2(void **subscriber, gsim_callback callback, void *userdata,
                                   subscriber_params *params) {
-  bool share = params && params->structSize > PARAMS_SIZE_13_0 &&
-               params->allowMultipleSubscribers && may_share();
+  bool share = params && params->structSize > PARAMS_SIZE_13_0 && params->allowMultipleSubscribers && may_share();
   int result = subscribe(subscriber, callback, userdata, share);
   bool wants_name = params && params->oldSubscriberName && params->oldSubscriberSize > 0;
   if (result == CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED && wants_name)
@@ -67,12 +65,9 @@ GSIM_EXPORT int cuptiSubscribe_v2(void **subscriber, gsim_callback callback, voi
   return result;
 }
 
-GSIM_EXPORT int cuptiUnsubscribe(void *subscriber) {
-  return gsim_unsubscribe(token_of(subscriber));
-}
+GSIM_EXPORT int cuptiUnsubscribe(void *subscriber) { return gsim_unsubscribe(token_of(subscriber)); }
 
-GSIM_EXPORT int cuptiEnableCallback(uint32_t enable, void *subscriber, int domain,
-                                    uint32_t cbid) {
+GSIM_EXPORT int cuptiEnableCallback(uint32_t enable, void *subscriber, int domain, uint32_t cbid) {
   return gsim_enable_callback(token_of(subscriber), enable != 0, domain, cbid);
 }
 
@@ -87,8 +82,7 @@ GSIM_EXPORT int cuptiEnableAllDomains(uint32_t enable, void *subscriber) {
   return result;
 }
 
-GSIM_EXPORT int cuptiGetCallbackState(uint32_t *enable, void *subscriber, int domain,
-                                      uint32_t cbid) {
+GSIM_EXPORT int cuptiGetCallbackState(uint32_t *enable, void *subscriber, int domain, uint32_t cbid) {
   return gsim_callback_state(token_of(subscriber), domain, cbid, enable);
 }
 
@@ -130,9 +124,7 @@ GSIM_EXPORT int cuptiGetDeviceId(CUcontext context, uint32_t *device) {
   return gsim_context_ids(context, device, NULL);
 }
 
-GSIM_EXPORT int cuptiGetContextId(CUcontext context, uint32_t *id) {
-  return gsim_context_ids(context, NULL, id);
-}
+GSIM_EXPORT int cuptiGetContextId(CUcontext context, uint32_t *id) { return gsim_context_ids(context, NULL, id); }
 
 GSIM_EXPORT int cuptiGetResultString(int result, const char **text) {
   if (!text) return CUPTI_ERROR_INVALID_PARAMETER;

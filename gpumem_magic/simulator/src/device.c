@@ -22,9 +22,7 @@ static void set_up(int count, uint64_t capacity) {
   }
 }
 
-__attribute__((constructor)) static void set_up_default(void) {
-  set_up(1, DEFAULT_CAPACITY);
-}
+__attribute__((constructor)) static void set_up_default(void) { set_up(1, DEFAULT_CAPACITY); }
 
 bool gsim_devices_configure(int count, uint64_t capacity) {
   bool used = !(atomic_load(&gsim_attention) & GSIM_NOT_INITIALIZED);
@@ -60,6 +58,4 @@ void gsim_device_name(const struct gsim_device *device, char *name, int length) 
   snprintf(name, (size_t)length, "Simulated GPU %d", device->ordinal);
 }
 
-unsigned gsim_device_bus(const struct gsim_device *device) {
-  return FIRST_PCI_BUS + (unsigned)device->ordinal;
-}
+unsigned gsim_device_bus(const struct gsim_device *device) { return FIRST_PCI_BUS + (unsigned)device->ordinal; }

@@ -30,7 +30,7 @@ struct gsim_device {
   unsigned primary_flags;
   CUmemoryPool default_pool;
   CUmemoryPool current_pool;
-  CUmemoryPool pools; /* every pool on the device, linked */
+  CUmemoryPool pools;      /* every pool on the device, linked */
   uint64_t graph_reserved; /* for memory of graphs; see graph_memory.c */
   uint64_t graph_reserved_high;
   uint64_t graph_live;

@@ -34,13 +34,9 @@ static CUresult get_uuid(CUuuid *uuid, CUdevice dev) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(482, cuDeviceGetUuid, CUuuid *, uuid, CUdevice, dev) {
-  return get_uuid(uuid, dev);
-}
+DRIVER_API(482, cuDeviceGetUuid, CUuuid *, uuid, CUdevice, dev) { return get_uuid(uuid, dev); }
 
-DRIVER_API(647, cuDeviceGetUuid_v2, CUuuid *, uuid, CUdevice, dev) {
-  return get_uuid(uuid, dev);
-}
+DRIVER_API(647, cuDeviceGetUuid_v2, CUuuid *, uuid, CUdevice, dev) { return get_uuid(uuid, dev); }
 
 DRIVER_API(259, cuDeviceTotalMem_v2, size_t *, bytes, CUdevice, dev) {
   struct gsim_device *device = gsim_device_at(dev);
@@ -76,8 +72,7 @@ DRIVER_API(332, cuDeviceGetPCIBusId, char *, pciBusId, int, len, CUdevice, dev) 
 DRIVER_API(331, cuDeviceGetByPCIBusId, CUdevice *, dev, const char *, pciBusId) {
   unsigned domain, bus, slot;
   if (!dev || !pciBusId) return CUDA_ERROR_INVALID_VALUE;
-  if (sscanf(pciBusId, "%x:%x:%x", &domain, &bus, &slot) != 3)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (sscanf(pciBusId, "%x:%x:%x", &domain, &bus, &slot) != 3) return CUDA_ERROR_INVALID_VALUE;
   for (int i = 0; i < gsim_device_count; i++) {
     if (gsim_device_bus(&gsim_devices[i]) != bus) continue;
     *dev = i;
@@ -87,8 +82,7 @@ DRIVER_API(331, cuDeviceGetByPCIBusId, CUdevice *, dev, const char *, pciBusId) 
 }
 
 /* Every device reaches every other one. */
-DRIVER_API(312, cuDeviceCanAccessPeer, int *, canAccessPeer, CUdevice, dev, CUdevice,
-           peerDev) {
+DRIVER_API(312, cuDeviceCanAccessPeer, int *, canAccessPeer, CUdevice, dev, CUdevice, peerDev) {
   if (!gsim_device_at(dev) || !gsim_device_at(peerDev)) return CUDA_ERROR_INVALID_DEVICE;
   if (!canAccessPeer) return CUDA_ERROR_INVALID_VALUE;
   *canAccessPeer = dev != peerDev;
@@ -97,8 +91,7 @@ DRIVER_API(312, cuDeviceCanAccessPeer, int *, canAccessPeer, CUdevice, dev, CUde
 
 enum { P2P_ACCESS_SUPPORTED = 2 };
 
-DRIVER_API(454, cuDeviceGetP2PAttribute, int *, value, int, attrib, CUdevice, srcDevice,
-           CUdevice, dstDevice) {
+DRIVER_API(454, cuDeviceGetP2PAttribute, int *, value, int, attrib, CUdevice, srcDevice, CUdevice, dstDevice) {
   if (!gsim_device_at(srcDevice) || !gsim_device_at(dstDevice) || srcDevice == dstDevice)
     return CUDA_ERROR_INVALID_DEVICE;
   if (!value || attrib < 1) return CUDA_ERROR_INVALID_VALUE;

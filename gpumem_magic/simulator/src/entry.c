@@ -24,8 +24,7 @@ static void spend(unsigned microseconds) {
   }
   do {
     clock_gettime(CLOCK_MONOTONIC, &now);
-  } while (now.tv_sec < until.tv_sec ||
-           (now.tv_sec == until.tv_sec && now.tv_nsec < until.tv_nsec));
+  } while (now.tv_sec < until.tv_sec || (now.tv_sec == until.tv_sec && now.tv_nsec < until.tv_nsec));
 }
 
 static void delay(struct gsim_entry *entry) {

@@ -65,8 +65,7 @@ extern struct gsim_entry *__stop_gsim_entries[];
 extern _Thread_local bool gsim_per_thread_default;
 
 static inline bool gsim_quiet(void) {
-  return __builtin_expect(
-      atomic_load_explicit(&gsim_attention, memory_order_relaxed) == 0, 1);
+  return __builtin_expect(atomic_load_explicit(&gsim_attention, memory_order_relaxed) == 0, 1);
 }
 
 /* The parameter list, unrolled pair by pair: as declarations, fields, names. */
@@ -87,74 +86,71 @@ static inline bool gsim_quiet(void) {
 #define GSIM_P20(F, S, t, n, ...) F(t, n) S() GSIM_P18(F, S, __VA_ARGS__)
 #define GSIM_P22(F, S, t, n, ...) F(t, n) S() GSIM_P20(F, S, __VA_ARGS__)
 #define GSIM_PICK(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, X, ...) X
-#define GSIM_PAIRS(...)                                                                  \
-  GSIM_PICK(__VA_ARGS__, GSIM_P22, _, GSIM_P20, _, GSIM_P18, _, GSIM_P16, _, GSIM_P14,   \
-            _, GSIM_P12, _, GSIM_P10, _, GSIM_P8, _, GSIM_P6, _, GSIM_P4, _, GSIM_P2, _)
+#define GSIM_PAIRS(...)                                                                                             \
+  GSIM_PICK(__VA_ARGS__, GSIM_P22, _, GSIM_P20, _, GSIM_P18, _, GSIM_P16, _, GSIM_P14, _, GSIM_P12, _, GSIM_P10, _, \
+            GSIM_P8, _, GSIM_P6, _, GSIM_P4, _, GSIM_P2, _)
 #define GSIM_DECLS(...) GSIM_PAIRS(__VA_ARGS__)(GSIM_DECL, GSIM_COMMA, __VA_ARGS__)
 #define GSIM_FIELDS(...) GSIM_PAIRS(__VA_ARGS__)(GSIM_FIELD, GSIM_NONE, __VA_ARGS__)
 #define GSIM_NAMES(...) GSIM_PAIRS(__VA_ARGS__)(GSIM_NAME, GSIM_COMMA, __VA_ARGS__)
 
-#define GSIM_REGISTER(symbol, id, before_init)                                           \
-  static struct gsim_entry symbol##_entry = {                                            \
-      .name = #symbol, .cbid = (id), .works_before_init = (before_init)};                \
-  static struct gsim_entry *symbol##_registered                                          \
-      __attribute__((section("gsim_entries"), used)) = &symbol##_entry;
+#define GSIM_REGISTER(symbol, id, before_init)                                                                   \
+  static struct gsim_entry symbol##_entry = {.name = #symbol, .cbid = (id), .works_before_init = (before_init)}; \
+  static struct gsim_entry *symbol##_registered __attribute__((section("gsim_entries"), used)) = &symbol##_entry;
 
-#define GSIM_BODY(name, ...)                                                             \
-  typedef struct {                                                                       \
-    GSIM_FIELDS(__VA_ARGS__)                                                             \
-  } name##_params;                                                                       \
+#define GSIM_BODY(name, ...) \
+  typedef struct {           \
+    GSIM_FIELDS(__VA_ARGS__) \
+  } name##_params;           \
   static CUresult name##_body(GSIM_DECLS(__VA_ARGS__));
 
-#define GSIM_GATE(symbol, name, ...)                                                     \
-  GSIM_EXPORT CUresult symbol(GSIM_DECLS(__VA_ARGS__)) {                                 \
-    if (gsim_quiet()) return name##_body(GSIM_NAMES(__VA_ARGS__));                       \
-    name##_params params = {GSIM_NAMES(__VA_ARGS__)};                                    \
-    struct gsim_call call;                                                               \
-    if (gsim_call_begin(&call, &symbol##_entry, &params))                                \
-      call.result = name##_body(GSIM_NAMES(__VA_ARGS__));                                \
-    return gsim_call_end(&call);                                                         \
+#define GSIM_GATE(symbol, name, ...)                                                                          \
+  GSIM_EXPORT CUresult symbol(GSIM_DECLS(__VA_ARGS__)) {                                                      \
+    if (gsim_quiet()) return name##_body(GSIM_NAMES(__VA_ARGS__));                                            \
+    name##_params params = {GSIM_NAMES(__VA_ARGS__)};                                                         \
+    struct gsim_call call;                                                                                    \
+    if (gsim_call_begin(&call, &symbol##_entry, &params)) call.result = name##_body(GSIM_NAMES(__VA_ARGS__)); \
+    return gsim_call_end(&call);                                                                              \
   }
 
-#define DRIVER_API(cbid, name, ...)                                                      \
-  GSIM_BODY(name, __VA_ARGS__)                                                           \
-  GSIM_REGISTER(name, cbid, false)                                                       \
-  GSIM_GATE(name, name, __VA_ARGS__)                                                     \
+#define DRIVER_API(cbid, name, ...)  \
+  GSIM_BODY(name, __VA_ARGS__)       \
+  GSIM_REGISTER(name, cbid, false)   \
+  GSIM_GATE(name, name, __VA_ARGS__) \
   static CUresult name##_body(GSIM_DECLS(__VA_ARGS__))
 
 /* A function that answers before cuInit. */
-#define DRIVER_API_EARLY(cbid, name, ...)                                                \
-  GSIM_BODY(name, __VA_ARGS__)                                                           \
-  GSIM_REGISTER(name, cbid, true)                                                        \
-  GSIM_GATE(name, name, __VA_ARGS__)                                                     \
+#define DRIVER_API_EARLY(cbid, name, ...) \
+  GSIM_BODY(name, __VA_ARGS__)            \
+  GSIM_REGISTER(name, cbid, true)         \
+  GSIM_GATE(name, name, __VA_ARGS__)      \
   static CUresult name##_body(GSIM_DECLS(__VA_ARGS__))
 
 /* A function without parameters. */
-#define DRIVER_API_VOID(cbid, name)                                                      \
-  static CUresult name##_body(void);                                                     \
-  GSIM_REGISTER(name, cbid, false)                                                       \
-  GSIM_EXPORT CUresult name(void) {                                                      \
-    if (gsim_quiet()) return name##_body();                                              \
-    struct gsim_call call;                                                               \
-    if (gsim_call_begin(&call, &name##_entry, NULL)) call.result = name##_body();        \
-    return gsim_call_end(&call);                                                         \
-  }                                                                                      \
+#define DRIVER_API_VOID(cbid, name)                                               \
+  static CUresult name##_body(void);                                              \
+  GSIM_REGISTER(name, cbid, false)                                                \
+  GSIM_EXPORT CUresult name(void) {                                               \
+    if (gsim_quiet()) return name##_body();                                       \
+    struct gsim_call call;                                                        \
+    if (gsim_call_begin(&call, &name##_entry, NULL)) call.result = name##_body(); \
+    return gsim_call_end(&call);                                                  \
+  }                                                                               \
   static CUresult name##_body(void)
 
 /* A function and its twin (_ptsz or _ptds) whose default stream is the thread's. */
-#define DRIVER_API_PT(cbid, name, cbid_pt, twin, ...)                                    \
-  GSIM_BODY(name, __VA_ARGS__)                                                           \
-  GSIM_REGISTER(name, cbid, false)                                                       \
-  GSIM_REGISTER(twin, cbid_pt, false)                                                    \
-  GSIM_GATE(name, name, __VA_ARGS__)                                                     \
-  typedef name##_params twin##_params;                                                   \
-  static CUresult twin##_body(GSIM_DECLS(__VA_ARGS__)) {                                 \
-    gsim_per_thread_default = true;                                                      \
-    CUresult result = name##_body(GSIM_NAMES(__VA_ARGS__));                              \
-    gsim_per_thread_default = false;                                                     \
-    return result;                                                                       \
-  }                                                                                      \
-  GSIM_GATE(twin, twin, __VA_ARGS__)                                                     \
+#define DRIVER_API_PT(cbid, name, cbid_pt, twin, ...)       \
+  GSIM_BODY(name, __VA_ARGS__)                              \
+  GSIM_REGISTER(name, cbid, false)                          \
+  GSIM_REGISTER(twin, cbid_pt, false)                       \
+  GSIM_GATE(name, name, __VA_ARGS__)                        \
+  typedef name##_params twin##_params;                      \
+  static CUresult twin##_body(GSIM_DECLS(__VA_ARGS__)) {    \
+    gsim_per_thread_default = true;                         \
+    CUresult result = name##_body(GSIM_NAMES(__VA_ARGS__)); \
+    gsim_per_thread_default = false;                        \
+    return result;                                          \
+  }                                                         \
+  GSIM_GATE(twin, twin, __VA_ARGS__)                        \
   static CUresult name##_body(GSIM_DECLS(__VA_ARGS__))
 
 #endif

@@ -44,12 +44,11 @@ static CUresult import(CUexternalMemory *out, uint64_t size) {
 }
 
 /* A file descriptor that was imported belongs to the driver. */
-DRIVER_API(485, cuImportExternalMemory, CUexternalMemory *, extMem_out,
-           const CUDA_EXTERNAL_MEMORY_HANDLE_DESC *, memHandleDesc) {
+DRIVER_API(485, cuImportExternalMemory, CUexternalMemory *, extMem_out, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC *,
+           memHandleDesc) {
   const CUDA_EXTERNAL_MEMORY_HANDLE_DESC *desc = memHandleDesc;
   if (!extMem_out || !desc || desc->size == 0) return CUDA_ERROR_INVALID_VALUE;
-  if (desc->type != HANDLE_OPAQUE_FD && desc->type != HANDLE_DMABUF_FD)
-    return CUDA_ERROR_NOT_SUPPORTED;
+  if (desc->type != HANDLE_OPAQUE_FD && desc->type != HANDLE_DMABUF_FD) return CUDA_ERROR_NOT_SUPPORTED;
   gsim_lock();
   CUresult result = import(extMem_out, desc->size);
   gsim_unlock();
@@ -61,16 +60,14 @@ static void destroy_owned_buffer(struct gsim_owned *owned) {
   gsim_allocation_give_pages(GSIM_CONTAINER(owned, struct gsim_allocation, owned));
 }
 
-static CUresult map(CUexternalMemory memory, uint64_t offset, uint64_t size,
-                    CUdeviceptr *address) {
-  if (size == 0 || size > memory->size || offset > memory->size - size)
-    return CUDA_ERROR_INVALID_VALUE;
+static CUresult map(CUexternalMemory memory, uint64_t offset, uint64_t size, CUdeviceptr *address) {
+  if (size == 0 || size > memory->size || offset > memory->size - size) return CUDA_ERROR_INVALID_VALUE;
   struct gsim_extent *extent = gsim_addresses_take(memory->physical->size);
   if (!extent) return CUDA_ERROR_OUT_OF_MEMORY;
   gsim_addresses_map(extent->start, extent->size, memory->physical, 0);
   gsim_physical_retain(memory->physical);
-  struct gsim_allocation *allocation = gsim_allocation_new(
-      GSIM_EXTERNAL, extent->start + offset, size, memory->context->device);
+  struct gsim_allocation *allocation =
+      gsim_allocation_new(GSIM_EXTERNAL, extent->start + offset, size, memory->context->device);
   allocation->physical = memory->physical;
   allocation->extent = extent;
   allocation->context = memory->context;
@@ -79,8 +76,8 @@ static CUresult map(CUexternalMemory memory, uint64_t offset, uint64_t size,
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(486, cuExternalMemoryGetMappedBuffer, CUdeviceptr *, devPtr, CUexternalMemory,
-           extMem, const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *, bufferDesc) {
+DRIVER_API(486, cuExternalMemoryGetMappedBuffer, CUdeviceptr *, devPtr, CUexternalMemory, extMem,
+           const CUDA_EXTERNAL_MEMORY_BUFFER_DESC *, bufferDesc) {
   if (!devPtr || !bufferDesc) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUresult result = gsim_handle_is(extMem, GSIM_KIND_EXTERNAL)

@@ -9,8 +9,7 @@
 enum { STATUS_FOUND, STATUS_NO_SUCH_SYMBOL, STATUS_VERSION_TOO_OLD };
 enum { FLAG_LEGACY_STREAM = 1, FLAG_PER_THREAD_STREAM = 2 };
 
-static CUresult look_up(const char *symbol, void **pfn, int version, uint64_t flags,
-                        int *status) {
+static CUresult look_up(const char *symbol, void **pfn, int version, uint64_t flags, int *status) {
   bool name_exists;
   if (!symbol || !pfn || version > gsim_driver_version() || flags > FLAG_PER_THREAD_STREAM)
     return CUDA_ERROR_INVALID_VALUE;
@@ -18,21 +17,17 @@ static CUresult look_up(const char *symbol, void **pfn, int version, uint64_t fl
   void (*function)(void) = NULL;
   if (proc) function = flags == FLAG_PER_THREAD_STREAM ? proc->per_thread : proc->symbol;
   memcpy(pfn, &function, sizeof function);
-  if (status)
-    *status = proc          ? STATUS_FOUND
-              : name_exists ? STATUS_VERSION_TOO_OLD
-                            : STATUS_NO_SUCH_SYMBOL;
+  if (status) *status = proc ? STATUS_FOUND : name_exists ? STATUS_VERSION_TOO_OLD : STATUS_NO_SUCH_SYMBOL;
   return CUDA_SUCCESS;
 }
 
-DRIVER_API_EARLY(626, cuGetProcAddress, const char *, symbol, void **, pfn, int, cudaVersion,
-                 uint64_t, flags) {
+DRIVER_API_EARLY(626, cuGetProcAddress, const char *, symbol, void **, pfn, int, cudaVersion, uint64_t, flags) {
   int status;
   CUresult result = look_up(symbol, pfn, cudaVersion, flags, &status);
   return result == CUDA_SUCCESS && status != STATUS_FOUND ? CUDA_ERROR_NOT_FOUND : result;
 }
 
-DRIVER_API_EARLY(677, cuGetProcAddress_v2, const char *, symbol, void **, pfn, int,
-                 cudaVersion, uint64_t, flags, int *, symbolStatus) {
+DRIVER_API_EARLY(677, cuGetProcAddress_v2, const char *, symbol, void **, pfn, int, cudaVersion, uint64_t, flags, int *,
+                 symbolStatus) {
   return look_up(symbol, pfn, cudaVersion, flags, symbolStatus);
 }

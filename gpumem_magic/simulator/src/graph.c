@@ -7,9 +7,7 @@
 #include "entry.h"
 #include "lock.h"
 
-CUgraph gsim_graph_new(void) {
-  return gsim_handle_new(GSIM_KIND_GRAPH, sizeof(struct gsim_graph));
-}
+CUgraph gsim_graph_new(void) { return gsim_handle_new(GSIM_KIND_GRAPH, sizeof(struct gsim_graph)); }
 
 static void free_node(CUgraphNode node) {
   if (node->work.memory) gsim_graph_memory_release(node->work.memory);
@@ -42,8 +40,8 @@ static void depend(CUgraphNode node, const CUgraphNode *on, size_t count) {
   node->dependency_count = total;
 }
 
-CUresult gsim_graph_add(CUgraph graph, const struct gsim_work *work,
-                        const CUgraphNode *dependencies, size_t count, CUgraphNode *out) {
+CUresult gsim_graph_add(CUgraph graph, const struct gsim_work *work, const CUgraphNode *dependencies, size_t count,
+                        CUgraphNode *out) {
   if (!are_nodes_of(graph, dependencies, count)) return CUDA_ERROR_INVALID_VALUE;
   CUgraphNode node = gsim_handle_new(GSIM_KIND_NODE, sizeof *node);
   node->graph = graph;
@@ -97,8 +95,7 @@ DRIVER_API(534, cuGraphGetNodes, CUgraph, hGraph, CUgraphNode *, nodes, size_t *
   return list_nodes(hGraph, nodes, numNodes, false);
 }
 
-DRIVER_API(510, cuGraphGetRootNodes, CUgraph, hGraph, CUgraphNode *, rootNodes, size_t *,
-           numRootNodes) {
+DRIVER_API(510, cuGraphGetRootNodes, CUgraph, hGraph, CUgraphNode *, rootNodes, size_t *, numRootNodes) {
   return list_nodes(hGraph, rootNodes, numRootNodes, true);
 }
 
@@ -116,41 +113,38 @@ static CUresult list_dependencies(CUgraphNode node, CUgraphNode *out, size_t *co
   gsim_lock();
   bool known = gsim_handle_is(node, GSIM_KIND_NODE);
   size_t found = known ? node->dependency_count : 0;
-  for (size_t i = 0; out && i < *count; i++)
-    out[i] = i < found ? node->dependencies[i] : NULL;
+  for (size_t i = 0; out && i < *count; i++) out[i] = i < found ? node->dependencies[i] : NULL;
   *count = found;
   gsim_unlock();
   return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API(511, cuGraphNodeGetDependencies, CUgraphNode, hNode, CUgraphNode *, dependencies,
-           size_t *, numDependencies) {
+DRIVER_API(511, cuGraphNodeGetDependencies, CUgraphNode, hNode, CUgraphNode *, dependencies, size_t *,
+           numDependencies) {
   return list_dependencies(hNode, dependencies, numDependencies);
 }
 
-DRIVER_API(725, cuGraphNodeGetDependencies_v2, CUgraphNode, hNode, CUgraphNode *,
-           dependencies, CUgraphEdgeData *, edgeData, size_t *, numDependencies) {
+DRIVER_API(725, cuGraphNodeGetDependencies_v2, CUgraphNode, hNode, CUgraphNode *, dependencies, CUgraphEdgeData *,
+           edgeData, size_t *, numDependencies) {
   if (edgeData && numDependencies) memset(edgeData, 0, *numDependencies * sizeof *edgeData);
   return list_dependencies(hNode, dependencies, numDependencies);
 }
 
-static CUresult add_dependencies(CUgraph graph, const CUgraphNode *from,
-                                 const CUgraphNode *to, size_t count) {
+static CUresult add_dependencies(CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t count) {
   gsim_lock();
-  bool known = gsim_handle_is(graph, GSIM_KIND_GRAPH) && are_nodes_of(graph, from, count) &&
-               are_nodes_of(graph, to, count);
+  bool known =
+      gsim_handle_is(graph, GSIM_KIND_GRAPH) && are_nodes_of(graph, from, count) && are_nodes_of(graph, to, count);
   for (size_t i = 0; known && i < count; i++) depend(to[i], &from[i], 1);
   gsim_unlock();
   return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API(518, cuGraphAddDependencies, CUgraph, hGraph, const CUgraphNode *, from,
-           const CUgraphNode *, to, size_t, numDependencies) {
+DRIVER_API(518, cuGraphAddDependencies, CUgraph, hGraph, const CUgraphNode *, from, const CUgraphNode *, to, size_t,
+           numDependencies) {
   return add_dependencies(hGraph, from, to, numDependencies);
 }
 
-DRIVER_API(727, cuGraphAddDependencies_v2, CUgraph, hGraph, const CUgraphNode *, from,
-           const CUgraphNode *, to, const CUgraphEdgeData *, edgeData, size_t,
-           numDependencies) {
+DRIVER_API(727, cuGraphAddDependencies_v2, CUgraph, hGraph, const CUgraphNode *, from, const CUgraphNode *, to,
+           const CUgraphEdgeData *, edgeData, size_t, numDependencies) {
   return add_dependencies(hGraph, from, to, numDependencies);
 }

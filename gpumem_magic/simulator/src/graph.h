@@ -51,8 +51,8 @@ CUgraph gsim_graph_new(void);
 void gsim_graph_destroy(CUgraph graph);
 
 /* Adds a node; the dependencies are copied. */
-CUresult gsim_graph_add(CUgraph graph, const struct gsim_work *work,
-                        const CUgraphNode *dependencies, size_t count, CUgraphNode *out);
+CUresult gsim_graph_add(CUgraph graph, const struct gsim_work *work, const CUgraphNode *dependencies, size_t count,
+                        CUgraphNode *out);
 
 /* Work of an allocation node (with its address, also in params->dptr), and of the
  * free node for an address. */
@@ -66,8 +66,7 @@ CUresult gsim_graph_memory_start(struct gsim_graph_memory *memory);
 void gsim_graph_memory_free(struct gsim_allocation *allocation);
 
 /* cuMemAllocAsync and cuMemFreeAsync on a stream that is being captured. */
-CUresult gsim_capture_allocate(CUstream stream, CUmemoryPool pool, uint64_t size,
-                               CUdeviceptr *address);
+CUresult gsim_capture_allocate(CUstream stream, CUmemoryPool pool, uint64_t size, CUdeviceptr *address);
 CUresult gsim_capture_free(CUstream stream, CUdeviceptr address);
 
 /* Other work likewise; it runs when the graph is launched. */

@@ -19,10 +19,8 @@ struct gsim_graph_exec {
 
 static CUresult instantiate(CUgraph graph, unsigned long long flags, CUgraphExec *out) {
   if (!gsim_handle_is(graph, GSIM_KIND_GRAPH)) return CUDA_ERROR_INVALID_VALUE;
-  if (graph->memory_exec && gsim_handle_is(graph->memory_exec, GSIM_KIND_EXEC))
-    return CUDA_ERROR_NOT_SUPPORTED;
-  CUgraphExec exec = gsim_handle_new(
-      GSIM_KIND_EXEC, sizeof *exec + graph->node_count * sizeof(struct gsim_work));
+  if (graph->memory_exec && gsim_handle_is(graph->memory_exec, GSIM_KIND_EXEC)) return CUDA_ERROR_NOT_SUPPORTED;
+  CUgraphExec exec = gsim_handle_new(GSIM_KIND_EXEC, sizeof *exec + graph->node_count * sizeof(struct gsim_work));
   exec->graph = graph;
   exec->flags = flags;
   exec->references = 1;
@@ -35,8 +33,7 @@ static CUresult instantiate(CUgraph graph, unsigned long long flags, CUgraphExec
   return CUDA_SUCCESS;
 }
 
-static CUresult instantiate_checked(CUgraphExec *out, CUgraph graph,
-                                    unsigned long long flags) {
+static CUresult instantiate_checked(CUgraphExec *out, CUgraph graph, unsigned long long flags) {
   if (!out || (flags & ~(unsigned long long)KNOWN_FLAGS)) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUresult result = instantiate(graph, flags, out);
@@ -44,24 +41,22 @@ static CUresult instantiate_checked(CUgraphExec *out, CUgraph graph,
   return result;
 }
 
-DRIVER_API(513, cuGraphInstantiate, CUgraphExec *, phGraphExec, CUgraph, hGraph, CUgraphNode *,
-           phErrorNode, char *, logBuffer, size_t, bufferSize) {
+DRIVER_API(513, cuGraphInstantiate, CUgraphExec *, phGraphExec, CUgraph, hGraph, CUgraphNode *, phErrorNode, char *,
+           logBuffer, size_t, bufferSize) {
   return instantiate_checked(phGraphExec, hGraph, 0);
 }
 
-DRIVER_API(578, cuGraphInstantiate_v2, CUgraphExec *, phGraphExec, CUgraph, hGraph,
-           CUgraphNode *, phErrorNode, char *, logBuffer, size_t, bufferSize) {
+DRIVER_API(578, cuGraphInstantiate_v2, CUgraphExec *, phGraphExec, CUgraph, hGraph, CUgraphNode *, phErrorNode, char *,
+           logBuffer, size_t, bufferSize) {
   return instantiate_checked(phGraphExec, hGraph, 0);
 }
 
-DRIVER_API(643, cuGraphInstantiateWithFlags, CUgraphExec *, phGraphExec, CUgraph, hGraph,
-           unsigned long long, flags) {
+DRIVER_API(643, cuGraphInstantiateWithFlags, CUgraphExec *, phGraphExec, CUgraph, hGraph, unsigned long long, flags) {
   return instantiate_checked(phGraphExec, hGraph, flags);
 }
 
-DRIVER_API_PT(656, cuGraphInstantiateWithParams, 657, cuGraphInstantiateWithParams_ptsz,
-              CUgraphExec *, phGraphExec, CUgraph, hGraph, CUDA_GRAPH_INSTANTIATE_PARAMS *,
-              instantiateParams) {
+DRIVER_API_PT(656, cuGraphInstantiateWithParams, 657, cuGraphInstantiateWithParams_ptsz, CUgraphExec *, phGraphExec,
+              CUgraph, hGraph, CUDA_GRAPH_INSTANTIATE_PARAMS *, instantiateParams) {
   if (!instantiateParams) return CUDA_ERROR_INVALID_VALUE;
   CUresult result = instantiate_checked(phGraphExec, hGraph, instantiateParams->flags);
   instantiateParams->hErrNode_out = NULL;
@@ -80,8 +75,7 @@ DRIVER_API(516, cuGraphExecDestroy, CUgraphExec, hGraphExec) {
   gsim_lock();
   bool known = gsim_handle_is(hGraphExec, GSIM_KIND_EXEC);
   if (known) {
-    if (gsim_handle_is(hGraphExec->graph, GSIM_KIND_GRAPH) &&
-        hGraphExec->graph->memory_exec == hGraphExec)
+    if (gsim_handle_is(hGraphExec->graph, GSIM_KIND_GRAPH) && hGraphExec->graph->memory_exec == hGraphExec)
       hGraphExec->graph->memory_exec = NULL;
     release(hGraphExec);
   }
@@ -141,22 +135,19 @@ static CUresult launch(CUgraphExec exec, CUstream handle) {
   if (stream->capture) return CUDA_ERROR_NOT_SUPPORTED; /* child graphs */
   exec->references++;
   result = clear_the_way(exec);
-  for (size_t i = 0; i < exec->count && result == CUDA_SUCCESS; i++)
-    result = run(&exec->steps[i]);
+  for (size_t i = 0; i < exec->count && result == CUDA_SUCCESS; i++) result = run(&exec->steps[i]);
   release(exec);
   return result;
 }
 
-DRIVER_API_PT(514, cuGraphLaunch, 515, cuGraphLaunch_ptsz, CUgraphExec, hGraphExec, CUstream,
-              hStream) {
+DRIVER_API_PT(514, cuGraphLaunch, 515, cuGraphLaunch_ptsz, CUgraphExec, hGraphExec, CUstream, hStream) {
   gsim_lock();
   CUresult result = launch(hGraphExec, hStream);
   gsim_unlock();
   return result;
 }
 
-DRIVER_API_PT(580, cuGraphUpload, 581, cuGraphUpload_ptsz, CUgraphExec, hGraphExec, CUstream,
-              hStream) {
+DRIVER_API_PT(580, cuGraphUpload, 581, cuGraphUpload_ptsz, CUgraphExec, hGraphExec, CUstream, hStream) {
   gsim_lock();
   bool known = gsim_handle_is(hGraphExec, GSIM_KIND_EXEC);
   gsim_unlock();

@@ -19,8 +19,7 @@ static struct gsim_range_map addresses;
 CUresult gsim_work_alloc(CUDA_MEM_ALLOC_NODE_PARAMS *params, struct gsim_work *work) {
   const CUmemLocation *location = &params->poolProps.location;
   struct gsim_device *device = gsim_device_at(location->id);
-  if (location->type != CU_LOCATION_DEVICE || !device || params->bytesize == 0)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (location->type != CU_LOCATION_DEVICE || !device || params->bytesize == 0) return CUDA_ERROR_INVALID_VALUE;
   struct gsim_extent *extent = gsim_addresses_take(params->bytesize);
   struct gsim_graph_memory *memory = calloc(1, sizeof *memory);
   if (!extent || !memory) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -39,10 +38,8 @@ CUresult gsim_work_alloc(CUDA_MEM_ALLOC_NODE_PARAMS *params, struct gsim_work *w
 }
 
 CUresult gsim_work_free(CUdeviceptr address, struct gsim_work *work) {
-  struct gsim_graph_memory *memory =
-      (struct gsim_graph_memory *)gsim_range_find(&addresses, address);
-  if (!memory || memory->range.start != address || memory->has_free_node)
-    return CUDA_ERROR_INVALID_VALUE;
+  struct gsim_graph_memory *memory = (struct gsim_graph_memory *)gsim_range_find(&addresses, address);
+  if (!memory || memory->range.start != address || memory->has_free_node) return CUDA_ERROR_INVALID_VALUE;
   memory->has_free_node = true;
   memory->references++;
   work->type = CU_NODE_MEM_FREE;
@@ -68,8 +65,7 @@ static bool reserve(struct gsim_device *device, uint64_t bytes) {
     device->graph_reserved += growth;
   }
   device->graph_live = needed;
-  if (device->graph_reserved > device->graph_reserved_high)
-    device->graph_reserved_high = device->graph_reserved;
+  if (device->graph_reserved > device->graph_reserved_high) device->graph_reserved_high = device->graph_reserved;
   return true;
 }
 
@@ -80,16 +76,14 @@ CUresult gsim_graph_memory_start(struct gsim_graph_memory *memory) {
   CUresult result = gsim_physical_take(NULL, bytes, &physical);
   if (result != CUDA_SUCCESS) return result;
   gsim_addresses_map(memory->extent->start, bytes, physical, 0);
-  memory->live = gsim_allocation_new(GSIM_GRAPH_MEMORY, memory->range.start,
-                                     memory->range.size, memory->device);
+  memory->live = gsim_allocation_new(GSIM_GRAPH_MEMORY, memory->range.start, memory->range.size, memory->device);
   memory->live->physical = physical;
   memory->references++;
   return CUDA_SUCCESS;
 }
 
 void gsim_graph_memory_free(struct gsim_allocation *allocation) {
-  struct gsim_graph_memory *memory =
-      (struct gsim_graph_memory *)gsim_range_find(&addresses, allocation->range.start);
+  struct gsim_graph_memory *memory = (struct gsim_graph_memory *)gsim_range_find(&addresses, allocation->range.start);
   memory->device->graph_live -= memory->extent->size;
   gsim_addresses_unmap(memory->extent->start, memory->extent->size);
   gsim_physical_release(allocation->physical);
@@ -114,8 +108,7 @@ DRIVER_API(640, cuDeviceGraphMemTrim, CUdevice, device) {
 DRIVER_API(641, cuDeviceGetGraphMemAttribute, CUdevice, device, int, attr, void *, value) {
   struct gsim_device *on = gsim_device_at(device);
   if (!on) return CUDA_ERROR_INVALID_DEVICE;
-  if (!value || attr < GRAPH_MEMORY_USED_CURRENT || attr > GRAPH_MEMORY_RESERVED_HIGH)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!value || attr < GRAPH_MEMORY_USED_CURRENT || attr > GRAPH_MEMORY_RESERVED_HIGH) return CUDA_ERROR_INVALID_VALUE;
   bool high = attr == GRAPH_MEMORY_USED_HIGH || attr == GRAPH_MEMORY_RESERVED_HIGH;
   gsim_lock();
   *(uint64_t *)value = high ? on->graph_reserved_high : on->graph_reserved;

@@ -4,8 +4,8 @@
 #include "lock.h"
 
 /* Adds prepared work, or undoes its preparation. Needs the lock. */
-static CUresult add(CUgraph graph, struct gsim_work *work, const CUgraphNode *dependencies,
-                    size_t count, CUgraphNode *out) {
+static CUresult add(CUgraph graph, struct gsim_work *work, const CUgraphNode *dependencies, size_t count,
+                    CUgraphNode *out) {
   CUresult result = gsim_graph_add(graph, work, dependencies, count, out);
   if (result == CUDA_SUCCESS || !work->memory) return result;
   if (work->type == CU_NODE_MEM_FREE) work->memory->has_free_node = false;
@@ -37,8 +37,8 @@ static CUresult prepare(CUgraphNodeParams *params, struct gsim_work *work) {
   }
 }
 
-static CUresult add_generic(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies,
-                            size_t count, CUgraphNodeParams *params) {
+static CUresult add_generic(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies, size_t count,
+                            CUgraphNodeParams *params) {
   struct gsim_work work = {.type = CU_NODE_EMPTY};
   if (!out || !params || (count > 0 && !dependencies)) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
@@ -49,21 +49,18 @@ static CUresult add_generic(CUgraphNode *out, CUgraph graph, const CUgraphNode *
   return result;
 }
 
-DRIVER_API(712, cuGraphAddNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies, CUgraphNodeParams *,
-           nodeParams) {
-  return add_generic(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
-}
-
-DRIVER_API(723, cuGraphAddNode_v2, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, const CUgraphEdgeData *, dependencyData, size_t,
+DRIVER_API(712, cuGraphAddNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies, size_t,
            numDependencies, CUgraphNodeParams *, nodeParams) {
   return add_generic(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
 }
 
-DRIVER_API(638, cuGraphAddMemAllocNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies,
-           CUDA_MEM_ALLOC_NODE_PARAMS *, nodeParams) {
+DRIVER_API(723, cuGraphAddNode_v2, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           const CUgraphEdgeData *, dependencyData, size_t, numDependencies, CUgraphNodeParams *, nodeParams) {
+  return add_generic(phGraphNode, hGraph, dependencies, numDependencies, nodeParams);
+}
+
+DRIVER_API(638, cuGraphAddMemAllocNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           size_t, numDependencies, CUDA_MEM_ALLOC_NODE_PARAMS *, nodeParams) {
   if (!nodeParams) return CUDA_ERROR_INVALID_VALUE;
   CUgraphNodeParams params = {.type = CU_NODE_MEM_ALLOC, .alloc = *nodeParams};
   CUresult result = add_generic(phGraphNode, hGraph, dependencies, numDependencies, &params);
@@ -71,38 +68,35 @@ DRIVER_API(638, cuGraphAddMemAllocNode, CUgraphNode *, phGraphNode, CUgraph, hGr
   return result;
 }
 
-DRIVER_API(639, cuGraphAddMemFreeNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies, CUdeviceptr, dptr) {
+DRIVER_API(639, cuGraphAddMemFreeNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           size_t, numDependencies, CUdeviceptr, dptr) {
   CUgraphNodeParams params = {.type = CU_NODE_MEM_FREE, .free = dptr};
   return add_generic(phGraphNode, hGraph, dependencies, numDependencies, &params);
 }
 
-DRIVER_API(504, cuGraphAddMemcpyNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies, const CUDA_MEMCPY3D *,
-           copyParams, CUcontext, ctx) {
+DRIVER_API(504, cuGraphAddMemcpyNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           size_t, numDependencies, const CUDA_MEMCPY3D *, copyParams, CUcontext, ctx) {
   if (!copyParams) return CUDA_ERROR_INVALID_VALUE;
   CUgraphNodeParams params = {.type = CU_NODE_MEMCPY, .memcpy.copyParams = *copyParams};
   return add_generic(phGraphNode, hGraph, dependencies, numDependencies, &params);
 }
 
-DRIVER_API(506, cuGraphAddMemsetNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies,
-           const CUDA_MEMSET_NODE_PARAMS *, memsetParams, CUcontext, ctx) {
+DRIVER_API(506, cuGraphAddMemsetNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           size_t, numDependencies, const CUDA_MEMSET_NODE_PARAMS *, memsetParams, CUcontext, ctx) {
   if (!memsetParams) return CUDA_ERROR_INVALID_VALUE;
   CUgraphNodeParams params = {.type = CU_NODE_MEMSET, .memset.set = *memsetParams};
   return add_generic(phGraphNode, hGraph, dependencies, numDependencies, &params);
 }
 
-DRIVER_API(530, cuGraphAddHostNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies,
-           const CUDA_HOST_NODE_PARAMS *, nodeParams) {
+DRIVER_API(530, cuGraphAddHostNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           size_t, numDependencies, const CUDA_HOST_NODE_PARAMS *, nodeParams) {
   if (!nodeParams) return CUDA_ERROR_INVALID_VALUE;
   CUgraphNodeParams params = {.type = CU_NODE_HOST, .host = *nodeParams};
   return add_generic(phGraphNode, hGraph, dependencies, numDependencies, &params);
 }
 
-DRIVER_API(526, cuGraphAddEmptyNode, CUgraphNode *, phGraphNode, CUgraph, hGraph,
-           const CUgraphNode *, dependencies, size_t, numDependencies) {
+DRIVER_API(526, cuGraphAddEmptyNode, CUgraphNode *, phGraphNode, CUgraph, hGraph, const CUgraphNode *, dependencies,
+           size_t, numDependencies) {
   CUgraphNodeParams params = {.type = CU_NODE_EMPTY};
   return add_generic(phGraphNode, hGraph, dependencies, numDependencies, &params);
 }
@@ -113,8 +107,7 @@ static const struct gsim_work *work_of(CUgraphNode node, CUgraphNodeType type) {
   return right ? &node->work : NULL;
 }
 
-DRIVER_API(648, cuGraphMemAllocNodeGetParams, CUgraphNode, hNode,
-           CUDA_MEM_ALLOC_NODE_PARAMS *, params_out) {
+DRIVER_API(648, cuGraphMemAllocNodeGetParams, CUgraphNode, hNode, CUDA_MEM_ALLOC_NODE_PARAMS *, params_out) {
   if (!params_out) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   const struct gsim_work *work = work_of(hNode, CU_NODE_MEM_ALLOC);

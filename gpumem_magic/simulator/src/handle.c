@@ -24,8 +24,7 @@ bool gsim_handle_is(const void *object, enum gsim_kind kind) {
   return found && ((struct gsim_handle *)found)->kind == kind;
 }
 
-void gsim_own(struct gsim_owned *list, struct gsim_owned *owned,
-              void (*destroy)(struct gsim_owned *)) {
+void gsim_own(struct gsim_owned *list, struct gsim_owned *owned, void (*destroy)(struct gsim_owned *)) {
   owned->destroy = destroy;
   owned->prev = list;
   owned->next = list->next;

@@ -43,11 +43,9 @@ struct gsim_owned {
   void (*destroy)(struct gsim_owned *owned);
 };
 
-void gsim_own(struct gsim_owned *list, struct gsim_owned *owned,
-              void (*destroy)(struct gsim_owned *));
+void gsim_own(struct gsim_owned *list, struct gsim_owned *owned, void (*destroy)(struct gsim_owned *));
 void gsim_disown(struct gsim_owned *owned);
 
-#define GSIM_CONTAINER(pointer, type, member)                                            \
-  ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define GSIM_CONTAINER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 #endif

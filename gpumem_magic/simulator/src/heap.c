@@ -56,8 +56,7 @@ static struct gsim_extent *find_fit(const struct gsim_heap *heap, uint64_t size)
   return NULL;
 }
 
-static struct gsim_extent *new_extent(struct gsim_chunk *chunk, uint64_t start,
-                                      uint64_t size) {
+static struct gsim_extent *new_extent(struct gsim_chunk *chunk, uint64_t start, uint64_t size) {
   struct gsim_extent *extent = calloc(1, sizeof *extent);
   if (!extent) abort();
   extent->chunk = chunk;
@@ -68,8 +67,7 @@ static struct gsim_extent *new_extent(struct gsim_chunk *chunk, uint64_t start,
 
 static void split(struct gsim_heap *heap, struct gsim_extent *extent, uint64_t size) {
   if (extent->size == size) return;
-  struct gsim_extent *rest =
-      new_extent(extent->chunk, extent->start + size, extent->size - size);
+  struct gsim_extent *rest = new_extent(extent->chunk, extent->start + size, extent->size - size);
   extent->size = size;
   rest->prev = extent;
   rest->next = extent->next;
@@ -115,8 +113,8 @@ struct gsim_chunk *gsim_heap_give(struct gsim_heap *heap, struct gsim_extent *ex
   return chunk;
 }
 
-struct gsim_chunk *gsim_heap_add_chunk(struct gsim_heap *heap, uint64_t start,
-                                       uint64_t size, struct gsim_extent *backing) {
+struct gsim_chunk *gsim_heap_add_chunk(struct gsim_heap *heap, uint64_t start, uint64_t size,
+                                       struct gsim_extent *backing) {
   struct gsim_chunk *chunk = calloc(1, sizeof *chunk);
   if (!chunk) abort();
   chunk->start = start;

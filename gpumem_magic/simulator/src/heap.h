@@ -17,8 +17,8 @@ struct gsim_physical;
 struct gsim_chunk {
   uint64_t start;
   uint64_t size;
-  uint64_t used; /* bytes handed out */
-  struct gsim_extent *backing; /* the page range it was cut from, in the address space */
+  uint64_t used;                  /* bytes handed out */
+  struct gsim_extent *backing;    /* the page range it was cut from, in the address space */
   struct gsim_physical *physical; /* what is behind it */
   struct gsim_extent *first;
   struct gsim_chunk *prev, *next;
@@ -47,14 +47,11 @@ struct gsim_extent *gsim_heap_take(struct gsim_heap *heap, uint64_t size);
 /* Frees the extent and returns its chunk. */
 struct gsim_chunk *gsim_heap_give(struct gsim_heap *heap, struct gsim_extent *extent);
 
-struct gsim_chunk *gsim_heap_add_chunk(struct gsim_heap *heap, uint64_t start,
-                                       uint64_t size,
+struct gsim_chunk *gsim_heap_add_chunk(struct gsim_heap *heap, uint64_t start, uint64_t size,
                                        struct gsim_extent *backing);
 /* The chunk must have nothing handed out. It is freed; its backing is not. */
 void gsim_heap_remove_chunk(struct gsim_heap *heap, struct gsim_chunk *chunk);
 
-static inline uint64_t gsim_round_up(uint64_t size, uint64_t granule) {
-  return (size + granule - 1) & ~(granule - 1);
-}
+static inline uint64_t gsim_round_up(uint64_t size, uint64_t granule) { return (size + granule - 1) & ~(granule - 1); }
 
 #endif

@@ -9,14 +9,13 @@
 #include "stream.h"
 
 #define HOST_PAGE 4096ull
-#define ALLOC_FLAGS 0x7u     /* portable, device map, write combined */
-#define REGISTER_FLAGS 0xfu  /* portable, device map, I/O memory, read only */
+#define ALLOC_FLAGS 0x7u    /* portable, device map, write combined */
+#define REGISTER_FLAGS 0xfu /* portable, device map, I/O memory, read only */
 
 static uint64_t address_of(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
 
 static void give(struct gsim_allocation *allocation) {
-  munmap((void *)(uintptr_t)allocation->range.start,
-         gsim_round_up(allocation->range.size, HOST_PAGE));
+  munmap((void *)(uintptr_t)allocation->range.start, gsim_round_up(allocation->range.size, HOST_PAGE));
   gsim_allocation_forget(allocation);
 }
 
@@ -28,10 +27,8 @@ static void destroy_owned(struct gsim_owned *owned) {
     gsim_allocation_forget(allocation);
 }
 
-static void record(CUcontext context, enum gsim_memory memory, void *start, size_t size,
-                   unsigned flags) {
-  struct gsim_allocation *allocation =
-      gsim_allocation_new(memory, address_of(start), size, context->device);
+static void record(CUcontext context, enum gsim_memory memory, void *start, size_t size, unsigned flags) {
+  struct gsim_allocation *allocation = gsim_allocation_new(memory, address_of(start), size, context->device);
   allocation->context = context;
   allocation->flags = flags;
   gsim_own(&context->owned, &allocation->owned, destroy_owned);
@@ -58,9 +55,7 @@ static CUresult allocate(void **out, size_t size, unsigned flags) {
   return result;
 }
 
-DRIVER_API(294, cuMemAllocHost_v2, void **, pp, size_t, bytesize) {
-  return allocate(pp, bytesize, 0);
-}
+DRIVER_API(294, cuMemAllocHost_v2, void **, pp, size_t, bytesize) { return allocate(pp, bytesize, 0); }
 
 DRIVER_API(39, cuMemHostAlloc, void **, pp, size_t, bytesize, unsigned int, Flags) {
   return allocate(pp, bytesize, Flags);
@@ -71,8 +66,7 @@ DRIVER_API(38, cuMemFreeHost, void *, p) {
   gsim_lock();
   struct gsim_allocation *allocation = gsim_allocation_at(address_of(p));
   CUresult result = gsim_capture_forbid_unsafe();
-  if (result == CUDA_SUCCESS &&
-      (!allocation || allocation->memory != GSIM_HOST_ALLOCATED))
+  if (result == CUDA_SUCCESS && (!allocation || allocation->memory != GSIM_HOST_ALLOCATED))
     result = CUDA_ERROR_INVALID_VALUE;
   if (result == CUDA_SUCCESS) give(allocation);
   gsim_unlock();
@@ -90,8 +84,7 @@ static CUresult register_host(void *p, size_t size, unsigned flags) {
   CUcontext context;
   gsim_lock();
   CUresult result = gsim_require_context(&context);
-  if (result == CUDA_SUCCESS && overlaps(address_of(p), size))
-    result = CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+  if (result == CUDA_SUCCESS && overlaps(address_of(p), size)) result = CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
   if (result == CUDA_SUCCESS) record(context, GSIM_HOST_REGISTERED, p, size, flags);
   gsim_unlock();
   return result;
@@ -115,12 +108,10 @@ DRIVER_API(302, cuMemHostUnregister, void *, p) {
 }
 
 static bool is_host(const struct gsim_allocation *allocation) {
-  return allocation && (allocation->memory == GSIM_HOST_ALLOCATED ||
-                        allocation->memory == GSIM_HOST_REGISTERED);
+  return allocation && (allocation->memory == GSIM_HOST_ALLOCATED || allocation->memory == GSIM_HOST_REGISTERED);
 }
 
-DRIVER_API(247, cuMemHostGetDevicePointer_v2, CUdeviceptr *, pdptr, void *, p, unsigned int,
-           Flags) {
+DRIVER_API(247, cuMemHostGetDevicePointer_v2, CUdeviceptr *, pdptr, void *, p, unsigned int, Flags) {
   if (!pdptr || Flags != 0) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   bool host = is_host(gsim_allocation_find(address_of(p)));

@@ -7,8 +7,6 @@
 
 #define DEFAULT_DRIVER_VERSION 13000
 
-
-
 int gsim_driver_version(void) {
   const char *wanted = getenv("GPUMEM_SIM_DRIVER");
   return wanted ? atoi(wanted) : DEFAULT_DRIVER_VERSION;
@@ -18,8 +16,7 @@ DRIVER_API_EARLY(1, cuInit, unsigned int, Flags) {
   if (Flags != 0) return CUDA_ERROR_INVALID_VALUE;
   if (atomic_load(&gsim_attention) & GSIM_FORKED) return CUDA_ERROR_NOT_INITIALIZED;
   unsigned before = atomic_fetch_and(&gsim_attention, ~(unsigned)GSIM_NOT_INITIALIZED);
-  if (before & GSIM_NOT_INITIALIZED)
-    gsim_dispatch_resource(CUPTI_INIT_FINISHED, NULL, NULL, NULL);
+  if (before & GSIM_NOT_INITIALIZED) gsim_dispatch_resource(CUPTI_INIT_FINISHED, NULL, NULL, NULL);
   return CUDA_SUCCESS;
 }
 
@@ -30,15 +27,13 @@ DRIVER_API_EARLY(2, cuDriverGetVersion, int *, driverVersion) {
 }
 
 /* Undocumented tables that the CUDA runtime asks for; this driver has none. */
-DRIVER_API_EARLY(135, cuGetExportTable, const void **, ppExportTable, const CUuuid *,
-                 pExportTableId) {
+DRIVER_API_EARLY(135, cuGetExportTable, const void **, ppExportTable, const CUuuid *, pExportTableId) {
   if (!ppExportTable) return CUDA_ERROR_INVALID_VALUE;
   *ppExportTable = NULL;
   return CUDA_ERROR_NOT_FOUND;
 }
 
-DRIVER_API(311, cuProfilerInitialize, const char *, configFile, const char *, outputFile, int,
-           outputMode) {
+DRIVER_API(311, cuProfilerInitialize, const char *, configFile, const char *, outputFile, int, outputMode) {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 

@@ -6,27 +6,26 @@
 #include "module.h"
 #include "stream.h"
 
-DRIVER_API_PT(307, cuLaunchKernel, 442, cuLaunchKernel_ptsz, CUfunction, f, unsigned int,
-              gridDimX, unsigned int, gridDimY, unsigned int, gridDimZ, unsigned int,
-              blockDimX, unsigned int, blockDimY, unsigned int, blockDimZ, unsigned int,
-              sharedMemBytes, CUstream, hStream, void **, kernelParams, void **, extra) {
+DRIVER_API_PT(307, cuLaunchKernel, 442, cuLaunchKernel_ptsz, CUfunction, f, unsigned int, gridDimX, unsigned int,
+              gridDimY, unsigned int, gridDimZ, unsigned int, blockDimX, unsigned int, blockDimY, unsigned int,
+              blockDimZ, unsigned int, sharedMemBytes, CUstream, hStream, void **, kernelParams, void **, extra) {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-DRIVER_API_PT(652, cuLaunchKernelEx, 653, cuLaunchKernelEx_ptsz, const void *, config,
-              CUfunction, f, void **, kernelParams, void **, extra) {
+DRIVER_API_PT(652, cuLaunchKernelEx, 653, cuLaunchKernelEx_ptsz, const void *, config, CUfunction, f, void **,
+              kernelParams, void **, extra) {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-DRIVER_API_PT(477, cuLaunchCooperativeKernel, 478, cuLaunchCooperativeKernel_ptsz, CUfunction,
-              f, unsigned int, gridDimX, unsigned int, gridDimY, unsigned int, gridDimZ,
-              unsigned int, blockDimX, unsigned int, blockDimY, unsigned int, blockDimZ,
-              unsigned int, sharedMemBytes, CUstream, hStream, void **, kernelParams) {
+DRIVER_API_PT(477, cuLaunchCooperativeKernel, 478, cuLaunchCooperativeKernel_ptsz, CUfunction, f, unsigned int,
+              gridDimX, unsigned int, gridDimY, unsigned int, gridDimZ, unsigned int, blockDimX, unsigned int,
+              blockDimY, unsigned int, blockDimZ, unsigned int, sharedMemBytes, CUstream, hStream, void **,
+              kernelParams) {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-DRIVER_API_PT(527, cuLaunchHostFunc, 528, cuLaunchHostFunc_ptsz, CUstream, hStream,
-              gsim_host_function, fn, void *, userData) {
+DRIVER_API_PT(527, cuLaunchHostFunc, 528, cuLaunchHostFunc_ptsz, CUstream, hStream, gsim_host_function, fn, void *,
+              userData) {
   if (!fn) return CUDA_ERROR_INVALID_VALUE;
   CUstream stream;
   gsim_lock();
@@ -40,8 +39,8 @@ DRIVER_API_PT(527, cuLaunchHostFunc, 528, cuLaunchHostFunc_ptsz, CUstream, hStre
 
 typedef void (*stream_callback)(CUstream stream, CUresult status, void *data);
 
-DRIVER_API_PT(346, cuStreamAddCallback, 437, cuStreamAddCallback_ptsz, CUstream, hStream,
-              stream_callback, callback, void *, userData, unsigned int, flags) {
+DRIVER_API_PT(346, cuStreamAddCallback, 437, cuStreamAddCallback_ptsz, CUstream, hStream, stream_callback, callback,
+              void *, userData, unsigned int, flags) {
   if (!callback || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   CUstream stream;
   gsim_lock();
@@ -75,8 +74,7 @@ static CUresult get_attribute(int *value, int attribute, CUfunction function) {
       [FUNCTION_PTX_VERSION] = 90,
       [FUNCTION_BINARY_VERSION] = 90,
   };
-  if (!value || attribute < 0 || attribute >= FUNCTION_ATTRIBUTES)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!value || attribute < 0 || attribute >= FUNCTION_ATTRIBUTES) return CUDA_ERROR_INVALID_VALUE;
   *value = values[attribute];
   return check(function);
 }
@@ -85,19 +83,13 @@ DRIVER_API(85, cuFuncGetAttribute, int *, pi, int, attrib, CUfunction, hfunc) {
   return get_attribute(pi, attrib, hfunc);
 }
 
-DRIVER_API(686, cuKernelGetAttribute, int *, pi, int, attrib, CUkernel, kernel, CUdevice,
-           dev) {
+DRIVER_API(686, cuKernelGetAttribute, int *, pi, int, attrib, CUkernel, kernel, CUdevice, dev) {
   return get_attribute(pi, attrib, kernel);
 }
 
-DRIVER_API(481, cuFuncSetAttribute, CUfunction, hfunc, int, attrib, int, value) {
-  return check(hfunc);
-}
+DRIVER_API(481, cuFuncSetAttribute, CUfunction, hfunc, int, attrib, int, value) { return check(hfunc); }
 
-DRIVER_API(687, cuKernelSetAttribute, int, attrib, int, val, CUkernel, kernel, CUdevice,
-           dev) {
-  return check(kernel);
-}
+DRIVER_API(687, cuKernelSetAttribute, int, attrib, int, val, CUkernel, kernel, CUdevice, dev) { return check(kernel); }
 
 DRIVER_API(86, cuFuncSetCacheConfig, CUfunction, hfunc, int, config) { return check(hfunc); }
 
@@ -115,10 +107,6 @@ static CUresult get_name(const char **name, CUfunction function) {
   return result;
 }
 
-DRIVER_API(718, cuFuncGetName, const char **, name, CUfunction, hfunc) {
-  return get_name(name, hfunc);
-}
+DRIVER_API(718, cuFuncGetName, const char **, name, CUfunction, hfunc) { return get_name(name, hfunc); }
 
-DRIVER_API(719, cuKernelGetName, const char **, name, CUkernel, hfunc) {
-  return get_name(name, hfunc);
-}
+DRIVER_API(719, cuKernelGetName, const char **, name, CUkernel, hfunc) { return get_name(name, hfunc); }

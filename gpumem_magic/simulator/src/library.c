@@ -22,15 +22,15 @@ static CUresult load(CUlibrary *out, const void *code) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(678, cuLibraryLoadData, CUlibrary *, library, const void *, code, int *,
-           jitOptions, void **, jitOptionsValues, unsigned int, numJitOptions, int *,
-           libraryOptions, void **, libraryOptionValues, unsigned int, numLibraryOptions) {
+DRIVER_API(678, cuLibraryLoadData, CUlibrary *, library, const void *, code, int *, jitOptions, void **,
+           jitOptionsValues, unsigned int, numJitOptions, int *, libraryOptions, void **, libraryOptionValues,
+           unsigned int, numLibraryOptions) {
   return load(library, code);
 }
 
-DRIVER_API(679, cuLibraryLoadFromFile, CUlibrary *, library, const char *, fileName, int *,
-           jitOptions, void **, jitOptionsValues, unsigned int, numJitOptions, int *,
-           libraryOptions, void **, libraryOptionValues, unsigned int, numLibraryOptions) {
+DRIVER_API(679, cuLibraryLoadFromFile, CUlibrary *, library, const char *, fileName, int *, jitOptions, void **,
+           jitOptionsValues, unsigned int, numJitOptions, int *, libraryOptions, void **, libraryOptionValues,
+           unsigned int, numLibraryOptions) {
   if (fileName && access(fileName, R_OK) != 0) return CUDA_ERROR_FILE_NOT_FOUND;
   return load(library, fileName);
 }
@@ -74,8 +74,7 @@ DRIVER_API(682, cuLibraryGetModule, CUmodule *, pMod, CUlibrary, library) {
   return result;
 }
 
-DRIVER_API(681, cuLibraryGetKernel, CUkernel *, pKernel, CUlibrary, library, const char *,
-           name) {
+DRIVER_API(681, cuLibraryGetKernel, CUkernel *, pKernel, CUlibrary, library, const char *, name) {
   if (!pKernel || !name) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   bool known = gsim_handle_is(library, GSIM_KIND_LIBRARY);
@@ -88,8 +87,7 @@ DRIVER_API(681, cuLibraryGetKernel, CUkernel *, pKernel, CUlibrary, library, con
 }
 
 static CUresult function_of(CUkernel kernel, CUfunction *out) {
-  if (!gsim_handle_is(kernel, GSIM_KIND_FUNCTION) || !kernel->library)
-    return CUDA_ERROR_INVALID_HANDLE;
+  if (!gsim_handle_is(kernel, GSIM_KIND_FUNCTION) || !kernel->library) return CUDA_ERROR_INVALID_HANDLE;
   CUresult result = use(kernel->library);
   if (result != CUDA_SUCCESS) return result;
   CUmodule module = kernel->library->module;
@@ -106,12 +104,10 @@ DRIVER_API(683, cuKernelGetFunction, CUfunction *, pFunc, CUkernel, kernel) {
   return result;
 }
 
-DRIVER_API(684, cuLibraryGetGlobal, CUdeviceptr *, dptr, size_t *, bytes, CUlibrary, library,
-           const char *, name) {
+DRIVER_API(684, cuLibraryGetGlobal, CUdeviceptr *, dptr, size_t *, bytes, CUlibrary, library, const char *, name) {
   return CUDA_ERROR_NOT_FOUND;
 }
 
-DRIVER_API(685, cuLibraryGetManaged, CUdeviceptr *, dptr, size_t *, bytes, CUlibrary, library,
-           const char *, name) {
+DRIVER_API(685, cuLibraryGetManaged, CUdeviceptr *, dptr, size_t *, bytes, CUlibrary, library, const char *, name) {
   return CUDA_ERROR_NOT_FOUND;
 }

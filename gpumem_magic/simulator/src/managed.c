@@ -23,8 +23,7 @@ static void destroy_owned(struct gsim_owned *owned) {
   gsim_managed_free(GSIM_CONTAINER(owned, struct gsim_allocation, owned));
 }
 
-static CUresult take(CUcontext context, uint64_t size, unsigned flags,
-                     CUdeviceptr *address) {
+static CUresult take(CUcontext context, uint64_t size, unsigned flags, CUdeviceptr *address) {
   uint64_t rounded = gsim_round_up(size, GSIM_PAGE);
   struct gsim_extent *extent = gsim_addresses_take(rounded);
   if (!extent) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -32,8 +31,7 @@ static CUresult take(CUcontext context, uint64_t size, unsigned flags,
     gsim_addresses_give(extent);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  struct gsim_allocation *allocation =
-      gsim_allocation_new(GSIM_MANAGED, extent->start, size, context->device);
+  struct gsim_allocation *allocation = gsim_allocation_new(GSIM_MANAGED, extent->start, size, context->device);
   allocation->extent = extent;
   allocation->context = context;
   allocation->flags = flags;
@@ -42,10 +40,8 @@ static CUresult take(CUcontext context, uint64_t size, unsigned flags,
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(371, cuMemAllocManaged, CUdeviceptr *, dptr, size_t, bytesize, unsigned int,
-           flags) {
-  if (!dptr || bytesize == 0 || (flags != ATTACH_GLOBAL && flags != ATTACH_HOST))
-    return CUDA_ERROR_INVALID_VALUE;
+DRIVER_API(371, cuMemAllocManaged, CUdeviceptr *, dptr, size_t, bytesize, unsigned int, flags) {
+  if (!dptr || bytesize == 0 || (flags != ATTACH_GLOBAL && flags != ATTACH_HOST)) return CUDA_ERROR_INVALID_VALUE;
   CUcontext context;
   gsim_lock();
   CUresult result = gsim_require_context(&context);
@@ -60,8 +56,7 @@ DRIVER_API(371, cuMemAllocManaged, CUdeviceptr *, dptr, size_t, bytesize, unsign
 static CUresult prefetch(CUdeviceptr address, uint64_t count, struct gsim_device *device) {
   struct gsim_allocation *allocation = gsim_allocation_find(address);
   if (!allocation || allocation->memory != GSIM_MANAGED) return CUDA_ERROR_INVALID_VALUE;
-  if (count == 0 || count > allocation->range.start + allocation->range.size - address)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (count == 0 || count > allocation->range.start + allocation->range.size - address) return CUDA_ERROR_INVALID_VALUE;
   evict(allocation);
   if (!device) return CUDA_SUCCESS;
   allocation->device = device;
@@ -83,14 +78,13 @@ static CUresult prefetch_to(CUdeviceptr address, uint64_t count, bool to_host, i
 
 #define DEVICE_CPU (-1)
 
-DRIVER_API_PT(467, cuMemPrefetchAsync, 468, cuMemPrefetchAsync_ptsz, CUdeviceptr, devPtr,
-              size_t, count, CUdevice, dstDevice, CUstream, hStream) {
+DRIVER_API_PT(467, cuMemPrefetchAsync, 468, cuMemPrefetchAsync_ptsz, CUdeviceptr, devPtr, size_t, count, CUdevice,
+              dstDevice, CUstream, hStream) {
   return prefetch_to(devPtr, count, dstDevice == DEVICE_CPU, dstDevice);
 }
 
-DRIVER_API_PT(716, cuMemPrefetchAsync_v2, 717, cuMemPrefetchAsync_v2_ptsz, CUdeviceptr,
-              devPtr, size_t, count, CUmemLocation, location, unsigned int, flags, CUstream,
-              hStream) {
+DRIVER_API_PT(716, cuMemPrefetchAsync_v2, 717, cuMemPrefetchAsync_v2_ptsz, CUdeviceptr, devPtr, size_t, count,
+              CUmemLocation, location, unsigned int, flags, CUstream, hStream) {
   return prefetch_to(devPtr, count, location.type != CU_LOCATION_DEVICE, location.id);
 }
 
@@ -103,17 +97,15 @@ static CUresult advise(CUdeviceptr address) {
   return managed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API(457, cuMemAdvise, CUdeviceptr, devPtr, size_t, count, int, advice, CUdevice,
-           device) {
+DRIVER_API(457, cuMemAdvise, CUdeviceptr, devPtr, size_t, count, int, advice, CUdevice, device) {
   return advise(devPtr);
 }
 
-DRIVER_API(715, cuMemAdvise_v2, CUdeviceptr, devPtr, size_t, count, int, advice,
-           CUmemLocation, location) {
+DRIVER_API(715, cuMemAdvise_v2, CUdeviceptr, devPtr, size_t, count, int, advice, CUmemLocation, location) {
   return advise(devPtr);
 }
 
-DRIVER_API_PT(377, cuStreamAttachMemAsync, 438, cuStreamAttachMemAsync_ptsz, CUstream,
-              hStream, CUdeviceptr, dptr, size_t, length, unsigned int, flags) {
+DRIVER_API_PT(377, cuStreamAttachMemAsync, 438, cuStreamAttachMemAsync_ptsz, CUstream, hStream, CUdeviceptr, dptr,
+              size_t, length, unsigned int, flags) {
   return advise(dptr);
 }

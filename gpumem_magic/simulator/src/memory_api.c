@@ -12,8 +12,7 @@
 static void destroy_owned(struct gsim_owned *owned);
 
 /* Requests under a page share slabs of one page each. */
-static CUresult take_from_slab(CUcontext context, uint64_t size,
-                               struct gsim_allocation **out) {
+static CUresult take_from_slab(CUcontext context, uint64_t size, struct gsim_allocation **out) {
   struct gsim_extent *extent = gsim_heap_take(&context->slabs, size);
   if (!extent) {
     struct gsim_physical *physical;
@@ -47,10 +46,8 @@ static void give_to_slab(struct gsim_allocation *allocation) {
 
 static CUresult take_plain(CUcontext context, uint64_t size, CUdeviceptr *address) {
   struct gsim_allocation *allocation;
-  CUresult result =
-      size < GSIM_PAGE
-          ? take_from_slab(context, size, &allocation)
-          : gsim_allocation_take_pages(GSIM_PLAIN, context->device, size, &allocation);
+  CUresult result = size < GSIM_PAGE ? take_from_slab(context, size, &allocation)
+                                     : gsim_allocation_take_pages(GSIM_PLAIN, context->device, size, &allocation);
   if (result != CUDA_SUCCESS) return result;
   allocation->context = context;
   gsim_own(&context->owned, &allocation->owned, destroy_owned);
@@ -80,18 +77,15 @@ static CUresult allocate(uint64_t size, CUdeviceptr *address) {
   return result;
 }
 
-DRIVER_API(243, cuMemAlloc_v2, CUdeviceptr *, dptr, size_t, bytesize) {
-  return allocate(bytesize, dptr);
-}
+DRIVER_API(243, cuMemAlloc_v2, CUdeviceptr *, dptr, size_t, bytesize) { return allocate(bytesize, dptr); }
 
-DRIVER_API(244, cuMemAllocPitch_v2, CUdeviceptr *, dptr, size_t *, pPitch, size_t,
-           WidthInBytes, size_t, Height, unsigned int, ElementSizeBytes) {
+DRIVER_API(244, cuMemAllocPitch_v2, CUdeviceptr *, dptr, size_t *, pPitch, size_t, WidthInBytes, size_t, Height,
+           unsigned int, ElementSizeBytes) {
   bool is_element = ElementSizeBytes == 4 || ElementSizeBytes == 8 || ElementSizeBytes == 16;
   if (!pPitch || !is_element || WidthInBytes == 0 || Height == 0) return CUDA_ERROR_INVALID_VALUE;
   size_t pitch = gsim_round_up(WidthInBytes, PITCH_ALIGNMENT);
   size_t bytes;
-  if (pitch < WidthInBytes || __builtin_mul_overflow(pitch, Height, &bytes))
-    return CUDA_ERROR_INVALID_VALUE;
+  if (pitch < WidthInBytes || __builtin_mul_overflow(pitch, Height, &bytes)) return CUDA_ERROR_INVALID_VALUE;
   CUresult result = allocate(bytes, dptr);
   if (result == CUDA_SUCCESS) *pPitch = pitch;
   return result;
@@ -126,8 +120,7 @@ DRIVER_API(245, cuMemFree_v2, CUdeviceptr, dptr) {
   gsim_lock();
   struct gsim_allocation *allocation = gsim_allocation_at(dptr);
   CUresult result = gsim_capture_forbid_unsafe();
-  if (result == CUDA_SUCCESS && dptr != 0)
-    result = allocation ? free_allocation(allocation) : CUDA_ERROR_INVALID_VALUE;
+  if (result == CUDA_SUCCESS && dptr != 0) result = allocation ? free_allocation(allocation) : CUDA_ERROR_INVALID_VALUE;
   gsim_unlock();
   return result;
 }
@@ -143,8 +136,7 @@ DRIVER_API(242, cuMemGetInfo_v2, size_t *, free, size_t *, total) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(246, cuMemGetAddressRange_v2, CUdeviceptr *, pbase, size_t *, psize, CUdeviceptr,
-           dptr) {
+DRIVER_API(246, cuMemGetAddressRange_v2, CUdeviceptr *, pbase, size_t *, psize, CUdeviceptr, dptr) {
   CUcontext context;
   CUresult result = gsim_require_context(&context);
   if (result != CUDA_SUCCESS) return result;

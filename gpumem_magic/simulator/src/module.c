@@ -71,18 +71,14 @@ DRIVER_API(18, cuModuleLoad, CUmodule *, module, const char *, fname) {
   return load(module, fname);
 }
 
-DRIVER_API(19, cuModuleLoadData, CUmodule *, module, const void *, image) {
+DRIVER_API(19, cuModuleLoadData, CUmodule *, module, const void *, image) { return load(module, image); }
+
+DRIVER_API(20, cuModuleLoadDataEx, CUmodule *, module, const void *, image, unsigned int, numOptions, int *, options,
+           void **, optionValues) {
   return load(module, image);
 }
 
-DRIVER_API(20, cuModuleLoadDataEx, CUmodule *, module, const void *, image, unsigned int,
-           numOptions, int *, options, void **, optionValues) {
-  return load(module, image);
-}
-
-DRIVER_API(21, cuModuleLoadFatBinary, CUmodule *, module, const void *, fatCubin) {
-  return load(module, fatCubin);
-}
+DRIVER_API(21, cuModuleLoadFatBinary, CUmodule *, module, const void *, fatCubin) { return load(module, fatCubin); }
 
 static bool may_unload(CUmodule module) {
   gsim_lock();
@@ -114,8 +110,7 @@ DRIVER_API(23, cuModuleGetFunction, CUfunction *, hfunc, CUmodule, hmod, const c
 }
 
 /* Images are not read, so what globals they have is not known. */
-DRIVER_API(241, cuModuleGetGlobal_v2, CUdeviceptr *, dptr, size_t *, bytes, CUmodule, hmod,
-           const char *, name) {
+DRIVER_API(241, cuModuleGetGlobal_v2, CUdeviceptr *, dptr, size_t *, bytes, CUmodule, hmod, const char *, name) {
   return CUDA_ERROR_NOT_FOUND;
 }
 

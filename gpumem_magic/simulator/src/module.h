@@ -10,9 +10,9 @@
 struct gsim_function {
   struct gsim_handle handle;
   char *name;
-  CUmodule module;    /* of a function */
-  CUlibrary library;  /* of a kernel */
-  CUfunction next;    /* of the same module or library */
+  CUmodule module;   /* of a function */
+  CUlibrary library; /* of a kernel */
+  CUfunction next;   /* of the same module or library */
 };
 
 struct gsim_module {

@@ -92,16 +92,11 @@ GSIM_EXPORT nvml_status nvmlDeviceGetCount_v2(unsigned int *count) {
   return NVML_SUCCESS;
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetCount(unsigned int *count) {
-  return nvmlDeviceGetCount_v2(count);
-}
+GSIM_EXPORT nvml_status nvmlDeviceGetCount(unsigned int *count) { return nvmlDeviceGetCount_v2(count); }
 
-static nvml_device handle_of(int ordinal) {
-  return (nvml_device)(uintptr_t)(ordinal + 1);
-}
+static nvml_device handle_of(int ordinal) { return (nvml_device)(uintptr_t)(ordinal + 1); }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetHandleByIndex_v2(unsigned int index,
-                                                      nvml_device *device) {
+GSIM_EXPORT nvml_status nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvml_device *device) {
   if (!nvml_is_initialized()) return NVML_ERROR_UNINITIALIZED;
   if (!device || index >= (unsigned)gsim_count_devices()) return NVML_ERROR_INVALID_ARGUMENT;
   *device = handle_of((int)index);
@@ -115,8 +110,8 @@ GSIM_EXPORT nvml_status nvmlDeviceGetHandleByIndex(unsigned int index, nvml_devi
 GSIM_EXPORT nvml_status nvmlDeviceGetUUID(nvml_device device, char *uuid, unsigned int length);
 
 /* The device for which the question answers the wanted text. */
-static nvml_status find(nvml_status (*ask)(nvml_device, char *, unsigned int),
-                        const char *wanted, nvml_device *device) {
+static nvml_status find(nvml_status (*ask)(nvml_device, char *, unsigned int), const char *wanted,
+                        nvml_device *device) {
   if (!nvml_is_initialized()) return NVML_ERROR_UNINITIALIZED;
   if (!wanted || !device) return NVML_ERROR_INVALID_ARGUMENT;
   for (int i = 0; i < gsim_count_devices(); i++) {
@@ -134,12 +129,10 @@ GSIM_EXPORT nvml_status nvmlDeviceGetHandleByUUID(const char *uuid, nvml_device 
 }
 
 /* Domains are written with four digits or eight; the bus is what counts here. */
-GSIM_EXPORT nvml_status nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id,
-                                                         nvml_device *device) {
+GSIM_EXPORT nvml_status nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvml_device *device) {
   unsigned domain, bus, slot;
   if (!nvml_is_initialized()) return NVML_ERROR_UNINITIALIZED;
-  if (!bus_id || !device || sscanf(bus_id, "%x:%x:%x", &domain, &bus, &slot) != 3)
-    return NVML_ERROR_INVALID_ARGUMENT;
+  if (!bus_id || !device || sscanf(bus_id, "%x:%x:%x", &domain, &bus, &slot) != 3) return NVML_ERROR_INVALID_ARGUMENT;
   for (int i = 0; i < gsim_count_devices(); i++) {
     char name[64];
     unsigned char uuid[16];
@@ -151,7 +144,6 @@ GSIM_EXPORT nvml_status nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id,
   return NVML_ERROR_NOT_FOUND;
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetHandleByPciBusId(const char *bus_id,
-                                                      nvml_device *device) {
+GSIM_EXPORT nvml_status nvmlDeviceGetHandleByPciBusId(const char *bus_id, nvml_device *device) {
   return nvmlDeviceGetHandleByPciBusId_v2(bus_id, device);
 }

@@ -19,13 +19,11 @@ struct identity {
 static nvml_status identify(nvml_device device, struct identity *identity) {
   nvml_status status = nvml_check(device);
   if (status == NVML_SUCCESS)
-    gsim_identity(nvml_ordinal(device), identity->name, sizeof identity->name,
-                  identity->uuid, &identity->bus);
+    gsim_identity(nvml_ordinal(device), identity->name, sizeof identity->name, identity->uuid, &identity->bus);
   return status;
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetName(nvml_device device, char *name,
-                                          unsigned int length) {
+GSIM_EXPORT nvml_status nvmlDeviceGetName(nvml_device device, char *name, unsigned int length) {
   struct identity identity;
   nvml_status status = identify(device, &identity);
   if (status != NVML_SUCCESS) return status;
@@ -35,17 +33,14 @@ GSIM_EXPORT nvml_status nvmlDeviceGetName(nvml_device device, char *name,
   return NVML_SUCCESS;
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetUUID(nvml_device device, char *uuid,
-                                          unsigned int length) {
+GSIM_EXPORT nvml_status nvmlDeviceGetUUID(nvml_device device, char *uuid, unsigned int length) {
   struct identity identity;
   nvml_status status = identify(device, &identity);
   if (status != NVML_SUCCESS) return status;
   const unsigned char *b = identity.uuid;
-  int written = snprintf(
-      uuid, length,
-      "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-      b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
-      b[15]);
+  int written =
+      snprintf(uuid, length, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+               b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
   return written < (int)length ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;
 }
 
@@ -77,20 +72,17 @@ GSIM_EXPORT nvml_status nvmlDeviceGetMinorNumber(nvml_device device, unsigned in
   return answer(device, minor, (unsigned)nvml_ordinal(device));
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetTemperature(nvml_device device, int sensor,
-                                                 unsigned int *celsius) {
+GSIM_EXPORT nvml_status nvmlDeviceGetTemperature(nvml_device device, int sensor, unsigned int *celsius) {
   if (sensor != 0) return NVML_ERROR_INVALID_ARGUMENT;
   return answer(device, celsius, IDLE_TEMPERATURE_C);
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetPowerUsage(nvml_device device,
-                                                unsigned int *milliwatts) {
+GSIM_EXPORT nvml_status nvmlDeviceGetPowerUsage(nvml_device device, unsigned int *milliwatts) {
   return answer(device, milliwatts, IDLE_POWER_MILLIWATTS);
 }
 
 /* Nothing ever runs on a simulated device. */
-GSIM_EXPORT nvml_status nvmlDeviceGetUtilizationRates(nvml_device device,
-                                                      nvml_utilization *utilization) {
+GSIM_EXPORT nvml_status nvmlDeviceGetUtilizationRates(nvml_device device, nvml_utilization *utilization) {
   nvml_status status = nvml_check(device);
   if (status == NVML_SUCCESS) *utilization = (nvml_utilization){0, 0};
   return status;
@@ -113,8 +105,7 @@ GSIM_EXPORT nvml_status nvmlDeviceGetMemoryInfo(nvml_device device, nvml_memory 
   return NVML_SUCCESS;
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetMemoryInfo_v2(nvml_device device,
-                                                   nvml_memory_v2 *memory) {
+GSIM_EXPORT nvml_status nvmlDeviceGetMemoryInfo_v2(nvml_device device, nvml_memory_v2 *memory) {
   struct gsim_usage now;
   nvml_status status = usage(device, &now);
   if (status != NVML_SUCCESS) return status;
@@ -128,8 +119,7 @@ GSIM_EXPORT nvml_status nvmlDeviceGetMemoryInfo_v2(nvml_device device,
 }
 
 /* Asked with a count of 0, the driver answers how many there are. */
-GSIM_EXPORT nvml_status nvmlDeviceGetComputeRunningProcesses_v3(nvml_device device,
-                                                                unsigned int *count,
+GSIM_EXPORT nvml_status nvmlDeviceGetComputeRunningProcesses_v3(nvml_device device, unsigned int *count,
                                                                 nvml_process *processes) {
   uint32_t pids[MAX_PROCESSES];
   uint64_t bytes[MAX_PROCESSES];
@@ -150,14 +140,12 @@ GSIM_EXPORT nvml_status nvmlDeviceGetComputeRunningProcesses_v3(nvml_device devi
   return NVML_SUCCESS;
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetComputeRunningProcesses_v2(nvml_device device,
-                                                                unsigned int *count,
+GSIM_EXPORT nvml_status nvmlDeviceGetComputeRunningProcesses_v2(nvml_device device, unsigned int *count,
                                                                 nvml_process *processes) {
   return nvmlDeviceGetComputeRunningProcesses_v3(device, count, processes);
 }
 
-GSIM_EXPORT nvml_status nvmlDeviceGetGraphicsRunningProcesses_v3(nvml_device device,
-                                                                 unsigned int *count,
+GSIM_EXPORT nvml_status nvmlDeviceGetGraphicsRunningProcesses_v3(nvml_device device, unsigned int *count,
                                                                  nvml_process *processes) {
   (void)processes;
   nvml_status status = nvml_check(device);

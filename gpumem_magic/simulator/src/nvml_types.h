@@ -67,8 +67,6 @@ _Static_assert(sizeof(nvml_pci) == 68, "nvmlPciInfo_t");
 nvml_status nvml_check(nvml_device device);
 bool nvml_is_initialized(void);
 
-static inline int nvml_ordinal(nvml_device device) {
-  return (int)((uintptr_t)device - 1);
-}
+static inline int nvml_ordinal(nvml_device device) { return (int)((uintptr_t)device - 1); }
 
 #endif

@@ -13,13 +13,11 @@ struct gsim_other_process {
 
 static uint64_t bytes_now(const struct gsim_other_process *process, uint64_t now) {
   uint64_t bytes = 0;
-  for (int i = 0; i < process->count && process->steps[i].at_ns <= now; i++)
-    bytes = process->steps[i].bytes;
+  for (int i = 0; i < process->count && process->steps[i].at_ns <= now; i++) bytes = process->steps[i].bytes;
   return bytes;
 }
 
-void gsim_other_process_script(struct gsim_device *device, uint32_t pid,
-                               struct gsim_step *steps, int count) {
+void gsim_other_process_script(struct gsim_device *device, uint32_t pid, struct gsim_step *steps, int count) {
   struct gsim_other_process *process = device->others;
   while (process && process->pid != pid) process = process->next;
   if (!process) {
@@ -37,13 +35,11 @@ void gsim_other_process_script(struct gsim_device *device, uint32_t pid,
 uint64_t gsim_other_processes_bytes(const struct gsim_device *device) {
   if (!device->others) return 0;
   uint64_t now = gsim_now_ns(), sum = 0, room = device->capacity - device->used;
-  for (struct gsim_other_process *p = device->others; p; p = p->next)
-    sum += bytes_now(p, now);
+  for (struct gsim_other_process *p = device->others; p; p = p->next) sum += bytes_now(p, now);
   return sum < room ? sum : room;
 }
 
-int gsim_other_processes_list(const struct gsim_device *device, uint32_t *pids,
-                              uint64_t *bytes, int limit) {
+int gsim_other_processes_list(const struct gsim_device *device, uint32_t *pids, uint64_t *bytes, int limit) {
   uint64_t now = gsim_now_ns();
   int count = 0;
   for (struct gsim_other_process *p = device->others; p && count < limit; p = p->next) {

@@ -29,8 +29,7 @@ static uint32_t take_frame(void) {
 
 /* The frame's bytes go back to the host at once. */
 static void give_frame(uint32_t frame) {
-  fallocate(frame_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-            (off_t)(frame * GSIM_PAGE), (off_t)GSIM_PAGE);
+  fallocate(frame_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(frame * GSIM_PAGE), (off_t)GSIM_PAGE);
   if (free_count == free_capacity) {
     uint32_t capacity = free_capacity ? free_capacity * 2 : 256;
     uint32_t *grown = realloc(free_frames, capacity * sizeof *grown);
@@ -51,8 +50,7 @@ static struct gsim_physical *new_physical(struct gsim_device *device, uint64_t s
   return physical;
 }
 
-CUresult gsim_physical_take(struct gsim_device *device, uint64_t size,
-                            struct gsim_physical **out) {
+CUresult gsim_physical_take(struct gsim_device *device, uint64_t size, struct gsim_physical **out) {
   size = gsim_round_up(size, GSIM_PAGE);
   if (device && !gsim_device_take(device, size)) return CUDA_ERROR_OUT_OF_MEMORY;
   *out = new_physical(device, size);

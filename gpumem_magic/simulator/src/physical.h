@@ -18,16 +18,15 @@ struct gsim_physical {
   struct gsim_device *device; /* whose capacity it takes; NULL for host or foreign memory */
   uint64_t size;              /* a multiple of GSIM_PAGE */
   uint32_t references;
-  int file;         /* the memory file of the frames: ours, or another process's */
-  uint32_t *frames; /* per page, 0 until touched */
+  int file;                              /* the memory file of the frames: ours, or another process's */
+  uint32_t *frames;                      /* per page, 0 until touched */
   uint64_t share_id;                     /* 0 until it is shared */
   struct gsim_physical *next_shared;     /* see share.h */
   struct gsim_physical_handle *named_by; /* the VMM handle that names it, if any */
 };
 
 /* OUT_OF_MEMORY when the device has not that much left. The device may be NULL. */
-CUresult gsim_physical_take(struct gsim_device *device, uint64_t size,
-                            struct gsim_physical **out);
+CUresult gsim_physical_take(struct gsim_device *device, uint64_t size, struct gsim_physical **out);
 void gsim_physical_retain(struct gsim_physical *physical);
 void gsim_physical_release(struct gsim_physical *physical);
 

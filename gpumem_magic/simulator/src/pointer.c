@@ -50,9 +50,7 @@ static void range_of(const struct gsim_allocation *a, CUdeviceptr *start, uint64
 static void mapping_of(const struct gsim_allocation *a, CUdeviceptr *start, uint64_t *size) {
   bool in_chunk = a->extent && !a->physical && a->extent->chunk->physical;
   *start = in_chunk ? a->extent->chunk->start : a->range.start;
-  *size = in_chunk      ? a->extent->chunk->size
-          : a->physical ? a->physical->size
-                        : a->range.size;
+  *size = in_chunk ? a->extent->chunk->size : a->physical ? a->physical->size : a->range.size;
 }
 
 static unsigned access_of(const struct gsim_allocation *a) {
@@ -66,8 +64,7 @@ static int handle_types_of(const struct gsim_allocation *a) {
 
 /* The answer, in as many bytes as the attribute has; 0 when it has none for this
  * address. */
-static size_t answer(const struct gsim_allocation *a, int attribute, CUdeviceptr address,
-                     void *out) {
+static size_t answer(const struct gsim_allocation *a, int attribute, CUdeviceptr address, void *out) {
   CUdeviceptr start;
   uint64_t size;
 #define ANSWER(type, value) return *(type *)out = (type)(value), sizeof(type)
@@ -122,16 +119,14 @@ static size_t answer(const struct gsim_allocation *a, int attribute, CUdeviceptr
 }
 
 DRIVER_API(310, cuPointerGetAttribute, void *, data, int, attribute, CUdeviceptr, ptr) {
-  if (!data || attribute < 1 || attribute >= POINTER_ATTRIBUTE_LIMIT)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!data || attribute < 1 || attribute >= POINTER_ATTRIBUTE_LIMIT) return CUDA_ERROR_INVALID_VALUE;
   uint64_t value;
   gsim_lock();
   struct gsim_allocation *allocation = gsim_allocation_find(ptr);
   size_t size = allocation ? answer(allocation, attribute, ptr, &value) : 0;
   gsim_unlock();
   /* A host pointer that there is none of is answered 0, and with an error. */
-  if (allocation && attribute == POINTER_HOST_POINTER && size == 0)
-    memset(data, 0, sizeof(void *));
+  if (allocation && attribute == POINTER_HOST_POINTER && size == 0) memset(data, 0, sizeof(void *));
   memcpy(data, &value, size);
   return size > 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
@@ -143,8 +138,7 @@ static size_t size_of(int attribute) {
   return answer(&nothing, attribute, 0, &value);
 }
 
-static void answer_or_default(const struct gsim_allocation *allocation, int attribute,
-                              CUdeviceptr address, void *out) {
+static void answer_or_default(const struct gsim_allocation *allocation, int attribute, CUdeviceptr address, void *out) {
   uint64_t value = 0;
   size_t size = allocation ? answer(allocation, attribute, address, &value) : 0;
   int none = NO_DEVICE_ORDINAL;
@@ -153,22 +147,19 @@ static void answer_or_default(const struct gsim_allocation *allocation, int attr
 }
 
 /* Unlike the single question, this one succeeds for an unknown address too. */
-DRIVER_API(450, cuPointerGetAttributes, unsigned int, numAttributes, int *, attributes,
-           void **, data, CUdeviceptr, ptr) {
+DRIVER_API(450, cuPointerGetAttributes, unsigned int, numAttributes, int *, attributes, void **, data, CUdeviceptr,
+           ptr) {
   if (!attributes || !data || numAttributes == 0) return CUDA_ERROR_INVALID_VALUE;
   for (unsigned i = 0; i < numAttributes; i++)
-    if (attributes[i] < 1 || attributes[i] >= POINTER_ATTRIBUTE_LIMIT || !data[i])
-      return CUDA_ERROR_INVALID_VALUE;
+    if (attributes[i] < 1 || attributes[i] >= POINTER_ATTRIBUTE_LIMIT || !data[i]) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   struct gsim_allocation *allocation = gsim_allocation_find(ptr);
-  for (unsigned i = 0; i < numAttributes; i++)
-    answer_or_default(allocation, attributes[i], ptr, data[i]);
+  for (unsigned i = 0; i < numAttributes; i++) answer_or_default(allocation, attributes[i], ptr, data[i]);
   gsim_unlock();
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(378, cuPointerSetAttribute, const void *, value, int, attribute, CUdeviceptr,
-           ptr) {
+DRIVER_API(378, cuPointerSetAttribute, const void *, value, int, attribute, CUdeviceptr, ptr) {
   if (!value || attribute != POINTER_SYNC_MEMOPS) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   struct gsim_allocation *allocation = gsim_allocation_find(ptr);

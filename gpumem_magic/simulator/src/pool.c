@@ -6,8 +6,7 @@
 
 CUmemoryPool gsim_pool_new(const CUmemPoolProps *props) {
   CUmemoryPool pool = gsim_handle_new(GSIM_KIND_POOL, sizeof *pool);
-  bool on_device =
-      props->allocType == CU_ALLOCATION_PINNED && props->location.type == CU_LOCATION_DEVICE;
+  bool on_device = props->allocType == CU_ALLOCATION_PINNED && props->location.type == CU_LOCATION_DEVICE;
   pool->device = on_device ? gsim_device_at(props->location.id) : NULL;
   pool->host_visible = !on_device;
   pool->heap.granule = POOL_GRANULE;
@@ -27,8 +26,7 @@ CUmemoryPool gsim_pool_new(const CUmemPoolProps *props) {
 /* The backing of a pool's chunk is the page range it was cut from. */
 static CUresult add_chunk(CUmemoryPool pool, uint64_t size) {
   if (size == 0) return CUDA_ERROR_OUT_OF_MEMORY; /* rounding up overflowed */
-  if (pool->max_size && pool->heap.reserved + size > pool->max_size)
-    return CUDA_ERROR_OUT_OF_MEMORY;
+  if (pool->max_size && pool->heap.reserved + size > pool->max_size) return CUDA_ERROR_OUT_OF_MEMORY;
   struct gsim_physical *physical;
   CUresult result = gsim_physical_take(pool->device, size, &physical);
   if (result != CUDA_SUCCESS) return result;
@@ -62,8 +60,7 @@ void gsim_pool_trim(CUmemoryPool pool, uint64_t keep) {
   }
 }
 
-CUresult gsim_pool_allocate(CUmemoryPool pool, uint64_t size,
-                            struct gsim_allocation **out) {
+CUresult gsim_pool_allocate(CUmemoryPool pool, uint64_t size, struct gsim_allocation **out) {
   struct gsim_extent *extent = gsim_heap_take(&pool->heap, size);
   if (!extent) {
     CUresult result = add_chunk(pool, gsim_round_up(size, GSIM_POOL_GROWTH));
@@ -102,15 +99,13 @@ void gsim_pool_free(struct gsim_allocation *allocation) {
 
 void gsim_pool_destroy(CUmemoryPool pool) {
   pool->is_destroyed = true;
-  if (pool->device && pool->device->current_pool == pool)
-    pool->device->current_pool = pool->device->default_pool;
+  if (pool->device && pool->device->current_pool == pool) pool->device->current_pool = pool->device->default_pool;
   bury_if_empty(pool);
 }
 
 void gsim_pools_synchronize(struct gsim_device *device) {
   for (CUmemoryPool pool = device->pools; pool; pool = pool->next)
-    if (pool->heap.reserved > pool->release_threshold)
-      gsim_pool_trim(pool, pool->release_threshold);
+    if (pool->heap.reserved > pool->release_threshold) gsim_pool_trim(pool, pool->release_threshold);
 }
 
 void gsim_pools_trim(struct gsim_device *device) {

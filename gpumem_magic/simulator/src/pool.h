@@ -15,20 +15,20 @@ struct gsim_pool {
   struct gsim_handle handle;
   struct gsim_device *device; /* NULL for a pool of host memory */
   struct gsim_heap heap;
-  bool host_visible;        /* pinned or managed: the host may touch it */
-  bool is_destroyed;        /* kept until its last allocation is freed */
+  bool host_visible; /* pinned or managed: the host may touch it */
+  bool is_destroyed; /* kept until its last allocation is freed */
   int allocation_type;
   int handle_types;
   CUmemLocation location;
-  uint64_t max_size;        /* 0: the device's capacity */
+  uint64_t max_size; /* 0: the device's capacity */
   uint64_t release_threshold;
   uint64_t reserved_high;
   uint64_t used; /* as asked for, which is what the attribute counts */
   uint64_t used_high;
-  int reuse_policy[3];      /* kept and answered; streams need none of it */
-  uint32_t read_only_from;  /* devices granted read, one bit each */
-  uint32_t writable_from;   /* devices granted read and write */
-  CUmemoryPool next;        /* on the device */
+  int reuse_policy[3];     /* kept and answered; streams need none of it */
+  uint32_t read_only_from; /* devices granted read, one bit each */
+  uint32_t writable_from;  /* devices granted read and write */
+  CUmemoryPool next;       /* on the device */
 };
 
 CUmemoryPool gsim_pool_new(const CUmemPoolProps *props);

@@ -18,19 +18,14 @@ enum pool_attribute {
   POOL_MAX_SIZE = 13,
 };
 
-static bool is_usable(CUmemoryPool pool) {
-  return gsim_handle_is(pool, GSIM_KIND_POOL) && !pool->is_destroyed;
-}
+static bool is_usable(CUmemoryPool pool) { return gsim_handle_is(pool, GSIM_KIND_POOL) && !pool->is_destroyed; }
 
 /* A pool needs a device that exists, or the host. */
 static bool are_valid(const CUmemPoolProps *props) {
-  bool type = props->allocType == CU_ALLOCATION_PINNED ||
-              props->allocType == CU_ALLOCATION_MANAGED;
+  bool type = props->allocType == CU_ALLOCATION_PINNED || props->allocType == CU_ALLOCATION_MANAGED;
   bool handles = (props->handleTypes & ~CU_HANDLE_POSIX_FD) == 0;
-  bool device =
-      props->location.type != CU_LOCATION_DEVICE || gsim_device_at(props->location.id);
-  bool pinned_nowhere =
-      props->allocType == CU_ALLOCATION_PINNED && props->location.type == CU_LOCATION_NONE;
+  bool device = props->location.type != CU_LOCATION_DEVICE || gsim_device_at(props->location.id);
+  bool pinned_nowhere = props->allocType == CU_ALLOCATION_PINNED && props->location.type == CU_LOCATION_NONE;
   return type && handles && device && !pinned_nowhere;
 }
 
@@ -42,9 +37,7 @@ DRIVER_API(607, cuMemPoolCreate, CUmemoryPool *, pool, const CUmemPoolProps *, p
   return CUDA_SUCCESS;
 }
 
-static bool is_default(CUmemoryPool pool) {
-  return pool->device && pool->device->default_pool == pool;
-}
+static bool is_default(CUmemoryPool pool) { return pool->device && pool->device->default_pool == pool; }
 
 DRIVER_API(608, cuMemPoolDestroy, CUmemoryPool, pool) {
   gsim_lock();
@@ -115,8 +108,7 @@ static CUresult get_attribute(CUmemoryPool pool, int attribute, void *value) {
       *bytes = pool->max_size;
       return CUDA_SUCCESS;
     default:
-      if (attribute < POOL_REUSE_FIRST || attribute > POOL_REUSE_LAST)
-        return CUDA_ERROR_INVALID_VALUE;
+      if (attribute < POOL_REUSE_FIRST || attribute > POOL_REUSE_LAST) return CUDA_ERROR_INVALID_VALUE;
       *number = pool->reuse_policy[attribute - POOL_REUSE_FIRST];
       return CUDA_SUCCESS;
   }
@@ -141,8 +133,7 @@ DRIVER_API(604, cuMemPoolGetAttribute, CUmemoryPool, pool, int, attr, void *, va
 }
 
 static CUresult grant(CUmemoryPool pool, const CUmemAccessDesc *access) {
-  if (access->location.type != CU_LOCATION_DEVICE)
-    return pool->device ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+  if (access->location.type != CU_LOCATION_DEVICE) return pool->device ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   if (!gsim_device_at(access->location.id)) return CUDA_ERROR_INVALID_DEVICE;
   uint32_t bit = 1u << access->location.id;
   bool own = pool->device && pool->device->ordinal == access->location.id;
@@ -154,8 +145,7 @@ static CUresult grant(CUmemoryPool pool, const CUmemAccessDesc *access) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(605, cuMemPoolSetAccess, CUmemoryPool, pool, const CUmemAccessDesc *, map, size_t,
-           count) {
+DRIVER_API(605, cuMemPoolSetAccess, CUmemoryPool, pool, const CUmemAccessDesc *, map, size_t, count) {
   if (!map && count > 0) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUresult result = is_usable(pool) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
@@ -164,8 +154,7 @@ DRIVER_API(605, cuMemPoolSetAccess, CUmemoryPool, pool, const CUmemAccessDesc *,
   return result;
 }
 
-DRIVER_API(617, cuMemPoolGetAccess, int *, flags, CUmemoryPool, memPool, CUmemLocation *,
-           location) {
+DRIVER_API(617, cuMemPoolGetAccess, int *, flags, CUmemoryPool, memPool, CUmemLocation *, location) {
   if (!flags || !location) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   bool usable = is_usable(memPool);
@@ -180,8 +169,7 @@ DRIVER_API(617, cuMemPoolGetAccess, int *, flags, CUmemoryPool, memPool, CUmemLo
   return usable ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-static CUresult get_pool(CUmemoryPool *out, CUdevice dev,
-                         CUmemoryPool (*which)(struct gsim_device *)) {
+static CUresult get_pool(CUmemoryPool *out, CUdevice dev, CUmemoryPool (*which)(struct gsim_device *)) {
   struct gsim_device *device = gsim_device_at(dev);
   if (!device) return CUDA_ERROR_INVALID_DEVICE;
   if (!out) return CUDA_ERROR_INVALID_VALUE;
@@ -209,9 +197,7 @@ static CUresult set_pool(CUdevice dev, CUmemoryPool pool) {
   return fits ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API(609, cuDeviceSetMemPool, CUdevice, dev, CUmemoryPool, pool) {
-  return set_pool(dev, pool);
-}
+DRIVER_API(609, cuDeviceSetMemPool, CUdevice, dev, CUmemoryPool, pool) { return set_pool(dev, pool); }
 
 /* Pools by location: a device's own; one of the host, for pinned memory; one of
  * managed memory. The latter two are made when first asked for. */
@@ -226,23 +212,19 @@ static CUmemoryPool pool_of_location(const CUmemLocation *location, int type) {
   return host_pools[type];
 }
 
-static CUresult get_location_pool(CUmemoryPool *out, const CUmemLocation *location, int type,
-                                  bool current) {
-  if (!out || !location || type < CU_ALLOCATION_PINNED || type > CU_ALLOCATION_MANAGED)
-    return CUDA_ERROR_INVALID_VALUE;
+static CUresult get_location_pool(CUmemoryPool *out, const CUmemLocation *location, int type, bool current) {
+  if (!out || !location || type < CU_ALLOCATION_PINNED || type > CU_ALLOCATION_MANAGED) return CUDA_ERROR_INVALID_VALUE;
   struct gsim_device *device = gsim_device_at(location->id);
   bool on_device = location->type == CU_LOCATION_DEVICE;
   if (on_device && !device) return CUDA_ERROR_INVALID_DEVICE;
   gsim_lock();
-  *out = current && on_device && type == CU_ALLOCATION_PINNED
-             ? gsim_current_pool(device)
-             : pool_of_location(location, type);
+  *out = current && on_device && type == CU_ALLOCATION_PINNED ? gsim_current_pool(device)
+                                                              : pool_of_location(location, type);
   gsim_unlock();
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(801, cuMemGetDefaultMemPool, CUmemoryPool *, pool_out, CUmemLocation *, location,
-           int, type) {
+DRIVER_API(801, cuMemGetDefaultMemPool, CUmemoryPool *, pool_out, CUmemLocation *, location, int, type) {
   return get_location_pool(pool_out, location, type, false);
 }
 
@@ -252,7 +234,6 @@ DRIVER_API(802, cuMemGetMemPool, CUmemoryPool *, pool, CUmemLocation *, location
 
 DRIVER_API(803, cuMemSetMemPool, CUmemLocation *, location, int, type, CUmemoryPool, pool) {
   if (!location) return CUDA_ERROR_INVALID_VALUE;
-  if (location->type != CU_LOCATION_DEVICE || type != CU_ALLOCATION_PINNED)
-    return CUDA_ERROR_NOT_SUPPORTED;
+  if (location->type != CU_LOCATION_DEVICE || type != CU_ALLOCATION_PINNED) return CUDA_ERROR_NOT_SUPPORTED;
   return set_pool(location->id, pool);
 }

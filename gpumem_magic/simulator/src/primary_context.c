@@ -18,8 +18,7 @@ DRIVER_API(386, cuDevicePrimaryCtxRetain, CUcontext *, pctx, CUdevice, dev) {
     *pctx = device->primary;
   }
   gsim_unlock();
-  if (fresh && result == CUDA_SUCCESS)
-    gsim_dispatch_resource(CUPTI_CONTEXT_CREATED, *pctx, NULL, NULL);
+  if (fresh && result == CUDA_SUCCESS) gsim_dispatch_resource(CUPTI_CONTEXT_CREATED, *pctx, NULL, NULL);
   return result;
 }
 
@@ -71,16 +70,11 @@ static CUresult set_flags(CUdevice dev, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(388, cuDevicePrimaryCtxSetFlags, CUdevice, dev, unsigned int, flags) {
-  return set_flags(dev, flags);
-}
+DRIVER_API(388, cuDevicePrimaryCtxSetFlags, CUdevice, dev, unsigned int, flags) { return set_flags(dev, flags); }
 
-DRIVER_API(546, cuDevicePrimaryCtxSetFlags_v2, CUdevice, dev, unsigned int, flags) {
-  return set_flags(dev, flags);
-}
+DRIVER_API(546, cuDevicePrimaryCtxSetFlags_v2, CUdevice, dev, unsigned int, flags) { return set_flags(dev, flags); }
 
-DRIVER_API(392, cuDevicePrimaryCtxGetState, CUdevice, dev, unsigned int *, flags, int *,
-           active) {
+DRIVER_API(392, cuDevicePrimaryCtxGetState, CUdevice, dev, unsigned int *, flags, int *, active) {
   struct gsim_device *device = gsim_device_at(dev);
   if (!device) return CUDA_ERROR_INVALID_DEVICE;
   if (!flags || !active) return CUDA_ERROR_INVALID_VALUE;

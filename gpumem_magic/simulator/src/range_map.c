@@ -32,8 +32,7 @@ void gsim_range_insert(struct gsim_range_map *map, struct gsim_range *range) {
 
 void gsim_range_remove(struct gsim_range_map *map, struct gsim_range *range) {
   struct gsim_range **link = &map->root;
-  while (*link != range)
-    link = range->start < (*link)->start ? &(*link)->left : &(*link)->right;
+  while (*link != range) link = range->start < (*link)->start ? &(*link)->left : &(*link)->right;
   struct gsim_range *left = range->left, *right = range->right;
   while (left && right) {
     if (left->priority >= right->priority) {

@@ -75,16 +75,14 @@ static struct gsim_physical *open_own(const struct record *record) {
 static uint32_t *read_frames(int file, uint64_t count) {
   size_t bytes = count * sizeof(uint32_t);
   uint32_t *frames = malloc(bytes);
-  if (frames && pread(file, frames, bytes, sizeof(struct record)) == (ssize_t)bytes)
-    return frames;
+  if (frames && pread(file, frames, bytes, sizeof(struct record)) == (ssize_t)bytes) return frames;
   free(frames);
   return NULL;
 }
 
 static struct gsim_physical *open_foreign(const struct record *record, int list) {
   char path[64];
-  snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)record->pid,
-           (long long)record->frame_file);
+  snprintf(path, sizeof path, "/proc/%lld/fd/%lld", (long long)record->pid, (long long)record->frame_file);
   int file = open(path, O_RDWR | O_CLOEXEC);
   uint32_t *frames = file < 0 ? NULL : read_frames(list, record->size / GSIM_PAGE);
   if (frames) return gsim_physical_adopt(file, frames, record->size);
@@ -94,8 +92,8 @@ static struct gsim_physical *open_foreign(const struct record *record, int list)
 
 /* A file that somebody hands us may hold anything. */
 static bool is_sound(const struct record *record) {
-  return memcmp(record->magic, magic, sizeof magic) == 0 && record->size > 0 &&
-         record->size % GSIM_PAGE == 0 && record->size <= 1ull << 40;
+  return memcmp(record->magic, magic, sizeof magic) == 0 && record->size > 0 && record->size % GSIM_PAGE == 0 &&
+         record->size <= 1ull << 40;
 }
 
 struct gsim_physical *gsim_share_open(int file, int *device) {

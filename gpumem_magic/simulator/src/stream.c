@@ -24,9 +24,7 @@ static void destroy(CUstream stream) {
   gsim_handle_free(stream);
 }
 
-static void destroy_owned(struct gsim_owned *owned) {
-  destroy(GSIM_CONTAINER(owned, struct gsim_stream, owned));
-}
+static void destroy_owned(struct gsim_owned *owned) { destroy(GSIM_CONTAINER(owned, struct gsim_stream, owned)); }
 
 static CUstream default_stream(CUcontext context, CUstream *slot) {
   if (!*slot) {
@@ -67,12 +65,9 @@ static CUresult create(CUstream *out, unsigned flags, int priority) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(124, cuStreamCreate, CUstream *, phStream, unsigned int, Flags) {
-  return create(phStream, Flags, 0);
-}
+DRIVER_API(124, cuStreamCreate, CUstream *, phStream, unsigned int, Flags) { return create(phStream, Flags, 0); }
 
-DRIVER_API(367, cuStreamCreateWithPriority, CUstream *, phStream, unsigned int, flags, int,
-           priority) {
+DRIVER_API(367, cuStreamCreateWithPriority, CUstream *, phStream, unsigned int, flags, int, priority) {
   return create(phStream, flags, priority < -5 ? -5 : priority > 0 ? 0 : priority);
 }
 
@@ -96,8 +91,7 @@ static CUresult wait_for(CUstream handle, bool releases_memory) {
   gsim_lock();
   CUresult result = gsim_stream_resolve(handle, &stream);
   if (result == CUDA_SUCCESS) result = gsim_capture_forbid_wait(stream);
-  if (result == CUDA_SUCCESS && releases_memory)
-    gsim_pools_synchronize(stream->context->device);
+  if (result == CUDA_SUCCESS && releases_memory) gsim_pools_synchronize(stream->context->device);
   gsim_unlock();
   return result;
 }
@@ -106,9 +100,7 @@ DRIVER_API_PT(126, cuStreamSynchronize, 440, cuStreamSynchronize_ptsz, CUstream,
   return wait_for(hStream, true);
 }
 
-DRIVER_API_PT(125, cuStreamQuery, 439, cuStreamQuery_ptsz, CUstream, hStream) {
-  return wait_for(hStream, false);
-}
+DRIVER_API_PT(125, cuStreamQuery, 439, cuStreamQuery_ptsz, CUstream, hStream) { return wait_for(hStream, false); }
 
 /* The stream a handle means, for the plain questions below. */
 static CUresult look_up(CUstream handle, const void *answer, CUstream *stream) {
@@ -119,48 +111,43 @@ static CUresult look_up(CUstream handle, const void *answer, CUstream *stream) {
   return result;
 }
 
-DRIVER_API_PT(368, cuStreamGetPriority, 434, cuStreamGetPriority_ptsz, CUstream, hStream,
-              int *, priority) {
+DRIVER_API_PT(368, cuStreamGetPriority, 434, cuStreamGetPriority_ptsz, CUstream, hStream, int *, priority) {
   CUstream stream;
   CUresult result = look_up(hStream, priority, &stream);
   if (result == CUDA_SUCCESS) *priority = stream->priority;
   return result;
 }
 
-DRIVER_API_PT(369, cuStreamGetFlags, 435, cuStreamGetFlags_ptsz, CUstream, hStream,
-              unsigned int *, flags) {
+DRIVER_API_PT(369, cuStreamGetFlags, 435, cuStreamGetFlags_ptsz, CUstream, hStream, unsigned int *, flags) {
   CUstream stream;
   CUresult result = look_up(hStream, flags, &stream);
   if (result == CUDA_SUCCESS) *flags = stream->flags;
   return result;
 }
 
-DRIVER_API_PT(693, cuStreamGetId, 694, cuStreamGetId_ptsz, CUstream, hStream,
-              unsigned long long *, streamId) {
+DRIVER_API_PT(693, cuStreamGetId, 694, cuStreamGetId_ptsz, CUstream, hStream, unsigned long long *, streamId) {
   CUstream stream;
   CUresult result = look_up(hStream, streamId, &stream);
   if (result == CUDA_SUCCESS) *streamId = stream->id;
   return result;
 }
 
-DRIVER_API_PT(774, cuStreamGetDevice, 775, cuStreamGetDevice_ptsz, CUstream, hStream,
-              CUdevice *, device) {
+DRIVER_API_PT(774, cuStreamGetDevice, 775, cuStreamGetDevice_ptsz, CUstream, hStream, CUdevice *, device) {
   CUstream stream;
   CUresult result = look_up(hStream, device, &stream);
   if (result == CUDA_SUCCESS) *device = stream->context->device->ordinal;
   return result;
 }
 
-DRIVER_API_PT(483, cuStreamGetCtx, 484, cuStreamGetCtx_ptsz, CUstream, hStream, CUcontext *,
-              pctx) {
+DRIVER_API_PT(483, cuStreamGetCtx, 484, cuStreamGetCtx_ptsz, CUstream, hStream, CUcontext *, pctx) {
   CUstream stream;
   CUresult result = look_up(hStream, pctx, &stream);
   if (result == CUDA_SUCCESS) *pctx = stream->context;
   return result;
 }
 
-DRIVER_API_PT(759, cuStreamGetCtx_v2, 760, cuStreamGetCtx_v2_ptsz, CUstream, hStream,
-              CUcontext *, pCtx, void **, pGreenCtx) {
+DRIVER_API_PT(759, cuStreamGetCtx_v2, 760, cuStreamGetCtx_v2_ptsz, CUstream, hStream, CUcontext *, pCtx, void **,
+              pGreenCtx) {
   CUstream stream;
   CUresult result = look_up(hStream, pCtx, &stream);
   if (result != CUDA_SUCCESS) return result;

@@ -16,8 +16,8 @@ struct gsim_capture {
   uint64_t id;
   int mode;
   bool invalidated;
-  bool owns_graph; /* false when capturing into the caller's graph */
-  uint64_t thread; /* that began it */
+  bool owns_graph;  /* false when capturing into the caller's graph */
+  uint64_t thread;  /* that began it */
   CUstream streams; /* the origin and those that joined */
   struct gsim_capture *next;
 };
@@ -32,7 +32,7 @@ struct gsim_stream {
   bool is_default; /* one of the context's own two */
   struct gsim_capture *capture;
   CUstream next_captured; /* in the same capture */
-  CUgraphNode tail; /* what the next captured node will depend on, or NULL */
+  CUgraphNode tail;       /* what the next captured node will depend on, or NULL */
 };
 
 /* The stream that a handle means to this caller; needs the driver's lock. NULL

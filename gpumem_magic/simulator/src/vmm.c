@@ -27,10 +27,8 @@ struct gsim_physical_handle *gsim_physical_handle_of(CUmemGenericAllocationHandl
   return gsim_handle_is(object, GSIM_KIND_PHYSICAL) ? object : NULL;
 }
 
-CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *physical,
-                                                      const CUmemAllocationProp *prop) {
-  struct gsim_physical_handle *object =
-      gsim_handle_new(GSIM_KIND_PHYSICAL, sizeof *object);
+CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *physical, const CUmemAllocationProp *prop) {
+  struct gsim_physical_handle *object = gsim_handle_new(GSIM_KIND_PHYSICAL, sizeof *object);
   object->physical = physical;
   object->prop = *prop;
   object->references = 1;
@@ -38,22 +36,20 @@ CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *phys
   return (CUmemGenericAllocationHandle)(uintptr_t)object;
 }
 
-DRIVER_API(556, cuMemGetAllocationGranularity, size_t *, granularity,
-           const CUmemAllocationProp *, prop, int, option) {
+DRIVER_API(556, cuMemGetAllocationGranularity, size_t *, granularity, const CUmemAllocationProp *, prop, int, option) {
   if (!granularity || !prop || !are_valid(prop)) return CUDA_ERROR_INVALID_VALUE;
   *granularity = GSIM_PAGE;
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(549, cuMemCreate, CUmemGenericAllocationHandle *, handle, size_t, size,
-           const CUmemAllocationProp *, prop, unsigned long long, flags) {
+DRIVER_API(549, cuMemCreate, CUmemGenericAllocationHandle *, handle, size_t, size, const CUmemAllocationProp *, prop,
+           unsigned long long, flags) {
   if (!handle || !prop || !are_valid(prop) || size == 0 || !is_page_multiple(size) || flags)
     return CUDA_ERROR_INVALID_VALUE;
   bool on_device = prop->location.type == CU_LOCATION_DEVICE;
   struct gsim_physical *physical;
   gsim_lock();
-  CUresult result = gsim_physical_take(
-      on_device ? gsim_device_at(prop->location.id) : NULL, size, &physical);
+  CUresult result = gsim_physical_take(on_device ? gsim_device_at(prop->location.id) : NULL, size, &physical);
   if (result == CUDA_SUCCESS) *handle = gsim_physical_handle_new(physical, prop);
   gsim_unlock();
   return result;
@@ -71,8 +67,8 @@ DRIVER_API(550, cuMemRelease, CUmemGenericAllocationHandle, handle) {
   return object ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-DRIVER_API(557, cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *, prop,
-           CUmemGenericAllocationHandle, handle) {
+DRIVER_API(557, cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *, prop, CUmemGenericAllocationHandle,
+           handle) {
   if (!prop) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   struct gsim_physical_handle *object = gsim_physical_handle_of(handle);
@@ -82,11 +78,10 @@ DRIVER_API(557, cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *, p
 }
 
 /* The wanted address is only a hint, which this driver does not take. */
-DRIVER_API(547, cuMemAddressReserve, CUdeviceptr *, ptr, size_t, size, size_t, alignment,
-           CUdeviceptr, addr, unsigned long long, flags) {
+DRIVER_API(547, cuMemAddressReserve, CUdeviceptr *, ptr, size_t, size, size_t, alignment, CUdeviceptr, addr,
+           unsigned long long, flags) {
   bool aligned = (alignment & (alignment - 1)) == 0;
-  if (!ptr || size == 0 || !is_page_multiple(size) || !aligned || flags)
-    return CUDA_ERROR_INVALID_VALUE;
+  if (!ptr || size == 0 || !is_page_multiple(size) || !aligned || flags) return CUDA_ERROR_INVALID_VALUE;
   if (alignment < GSIM_PAGE) alignment = GSIM_PAGE;
   gsim_lock();
   struct gsim_extent *extent = gsim_addresses_take(size + alignment - GSIM_PAGE);
@@ -110,10 +105,9 @@ static bool has_mappings(const struct reservation *reservation) {
 
 DRIVER_API(548, cuMemAddressFree, CUdeviceptr, ptr, size_t, size) {
   gsim_lock();
-  struct reservation *reservation =
-      (struct reservation *)gsim_range_find(&reservations, ptr);
-  bool exact = reservation && reservation->range.start == ptr &&
-               reservation->range.size == size && !has_mappings(reservation);
+  struct reservation *reservation = (struct reservation *)gsim_range_find(&reservations, ptr);
+  bool exact =
+      reservation && reservation->range.start == ptr && reservation->range.size == size && !has_mappings(reservation);
   if (exact) {
     gsim_range_remove(&reservations, &reservation->range);
     gsim_addresses_give(reservation->extent);
@@ -132,13 +126,12 @@ static bool is_vacant(CUdeviceptr address, size_t size) {
 }
 
 /* A handle is mapped whole, as the real driver insists. */
-static CUresult map(CUdeviceptr address, size_t size, size_t offset,
-                    struct gsim_physical_handle *object) {
+static CUresult map(CUdeviceptr address, size_t size, size_t offset, struct gsim_physical_handle *object) {
   if (!object) return CUDA_ERROR_INVALID_VALUE;
   if (size != object->physical->size || offset != 0) return CUDA_ERROR_NOT_SUPPORTED;
   if (!is_vacant(address, size)) return CUDA_ERROR_INVALID_VALUE;
-  struct gsim_allocation *mapping = gsim_allocation_new(
-      GSIM_MAPPING, address, size, gsim_device_at(object->prop.location.id));
+  struct gsim_allocation *mapping =
+      gsim_allocation_new(GSIM_MAPPING, address, size, gsim_device_at(object->prop.location.id));
   mapping->physical = object->physical;
   mapping->flags = (unsigned)object->prop.requestedHandleTypes;
   gsim_physical_retain(object->physical);
@@ -146,10 +139,9 @@ static CUresult map(CUdeviceptr address, size_t size, size_t offset,
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(551, cuMemMap, CUdeviceptr, ptr, size_t, size, size_t, offset,
-           CUmemGenericAllocationHandle, handle, unsigned long long, flags) {
-  if (size == 0 || !is_page_multiple(ptr | size | offset) || flags)
-    return CUDA_ERROR_INVALID_VALUE;
+DRIVER_API(551, cuMemMap, CUdeviceptr, ptr, size_t, size, size_t, offset, CUmemGenericAllocationHandle, handle,
+           unsigned long long, flags) {
+  if (size == 0 || !is_page_multiple(ptr | size | offset) || flags) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUresult result = map(ptr, size, offset, gsim_physical_handle_of(handle));
   gsim_unlock();
@@ -160,8 +152,7 @@ DRIVER_API(551, cuMemMap, CUdeviceptr, ptr, size_t, size, size_t, offset,
 static bool is_mapped_exactly(CUdeviceptr address, size_t size) {
   while (size > 0) {
     struct gsim_allocation *mapping = gsim_allocation_at(address);
-    if (!mapping || mapping->memory != GSIM_MAPPING || mapping->range.size > size)
-      return false;
+    if (!mapping || mapping->memory != GSIM_MAPPING || mapping->range.size > size) return false;
     address += mapping->range.size;
     size -= mapping->range.size;
   }
@@ -178,15 +169,13 @@ static void unmap(struct gsim_allocation *mapping) {
 static bool cuts_no_mapping(CUdeviceptr start, CUdeviceptr end) {
   struct gsim_allocation *first = gsim_allocation_find(start);
   struct gsim_allocation *last = gsim_allocation_find(end - 1);
-  return (!first || first->range.start == start) &&
-         (!last || last->range.start + last->range.size == end);
+  return (!first || first->range.start == start) && (!last || last->range.start + last->range.size == end);
 }
 
 DRIVER_API(552, cuMemUnmap, CUdeviceptr, ptr, size_t, size) {
   CUdeviceptr end = ptr + size;
   gsim_lock();
-  bool whole =
-      size > 0 && gsim_range_find(&reservations, ptr) && cuts_no_mapping(ptr, end);
+  bool whole = size > 0 && gsim_range_find(&reservations, ptr) && cuts_no_mapping(ptr, end);
   struct gsim_allocation *next = whole ? gsim_allocation_from(ptr) : NULL;
   while (next && next->range.start < end) {
     unmap(next);
@@ -206,19 +195,16 @@ static CUresult set_access(CUdeviceptr address, size_t size, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-DRIVER_API(553, cuMemSetAccess, CUdeviceptr, ptr, size_t, size, const CUmemAccessDesc *, desc,
-           size_t, count) {
+DRIVER_API(553, cuMemSetAccess, CUdeviceptr, ptr, size_t, size, const CUmemAccessDesc *, desc, size_t, count) {
   if (!desc || count == 0 || size == 0) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   CUresult result = CUDA_SUCCESS;
-  for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++)
-    result = set_access(ptr, size, (unsigned)desc[i].flags);
+  for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++) result = set_access(ptr, size, (unsigned)desc[i].flags);
   gsim_unlock();
   return result;
 }
 
-DRIVER_API(558, cuMemGetAccess, unsigned long long *, flags, const CUmemLocation *, location,
-           CUdeviceptr, ptr) {
+DRIVER_API(558, cuMemGetAccess, unsigned long long *, flags, const CUmemLocation *, location, CUdeviceptr, ptr) {
   if (!flags || !location) return CUDA_ERROR_INVALID_VALUE;
   gsim_lock();
   struct gsim_allocation *mapping = gsim_allocation_find(ptr);

@@ -21,7 +21,6 @@ struct gsim_physical_handle *gsim_physical_handle_of(CUmemGenericAllocationHandl
 bool gsim_reservation_of(CUdeviceptr address, CUdeviceptr *start, uint64_t *size);
 
 /* Wraps physical memory, whose reference it takes over. */
-CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *physical,
-                                                      const CUmemAllocationProp *prop);
+CUmemGenericAllocationHandle gsim_physical_handle_new(struct gsim_physical *physical, const CUmemAllocationProp *prop);
 
 #endif
