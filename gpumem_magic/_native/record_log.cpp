@@ -7,6 +7,21 @@
 #include "crc32.h"
 
 namespace gpumem {
+namespace {
+
+// Calls `visit(address, header, size with padding)` for each record among `used` bytes at `bytes`.
+template <class Visit>
+void for_each_record(char* bytes, size_t used, Visit visit) {
+  for (size_t at = 0; at < used;) {
+    RecordHeader header;
+    std::memcpy(&header, bytes + at, sizeof header);
+    const size_t total = sizeof header + ((header.length + 3) & ~size_t{3});
+    visit(bytes + at, header, total);
+    at += total;
+  }
+}
+
+}  // namespace
 
 std::string_view RecordLog::append(RecordType type, std::string_view payload) {
   if (payload.size() > kMaxPayload) return {};
@@ -54,18 +69,36 @@ void RecordLog::write_through(const char* bytes, size_t size) {
 
 void RecordLog::open(const std::string& directory) {
   close();
+  forget_earlier();
   directory_ = directory;
   number_ = 0;
   error_ = 0;
   for (const Chunk& chunk : chunks_) {
-    for (size_t at = 0; at < chunk.used;) {
-      RecordHeader header;
-      std::memcpy(&header, chunk.bytes.get() + at, sizeof header);
-      const size_t total = sizeof header + ((header.length + 3) & ~size_t{3});
-      write_through(chunk.bytes.get() + at, total);
-      at += total;
-    }
+    for_each_record(chunk.bytes.get(), chunk.used, [&](char* at, const RecordHeader& header, size_t total) {
+      if (header.type != kForgottenRecord) write_through(at, total);
+    });
   }
+}
+
+// Records stay where they are, for others hold views of them; a chunk goes once nothing in it is needed.
+void RecordLog::forget_earlier() {
+  std::vector<Chunk> kept;
+  size_ = 0;
+  for (Chunk& chunk : chunks_) {
+    bool needed = false;
+    for_each_record(chunk.bytes.get(), chunk.used, [&](char* at, RecordHeader header, size_t) {
+      if (header.type == kSpanRecord || header.type == kNoteRecord) {
+        header.type = kForgottenRecord;
+        std::memcpy(at, &header, sizeof header);
+      }
+      needed |= header.type != kForgottenRecord;
+    });
+    if (!needed) continue;
+    chunk.first = size_;
+    size_ += chunk.used;
+    kept.push_back(std::move(chunk));
+  }
+  chunks_ = std::move(kept);
 }
 
 void RecordLog::close() {

@@ -15,6 +15,7 @@
 namespace gpumem {
 
 enum RecordType : uint16_t {
+  kForgottenRecord = 0,  // in memory only
   kCodeRecord = 1,
   kNodeRecord = 2,
   kLibraryRecord = 3,
@@ -40,7 +41,8 @@ class RecordLog {
   // it stays where it is for the life of the log.
   std::string_view append(RecordType type, std::string_view payload);
 
-  // Starts writing to `directory` (or stops, when empty), beginning with everything appended so far.
+  // Starts a recording in `directory` (in memory only, when empty), beginning with everything appended so far that ids
+  // may still refer to. Spans and notes told of an earlier recording: they are forgotten, and offsets count anew.
   void open(const std::string& directory);
   void close();
   // In the child of a fork: leave the parent's files alone.
@@ -60,6 +62,7 @@ class RecordLog {
     uint64_t first;
   };
   void write_through(const char* bytes, size_t size);
+  void forget_earlier();
 
   std::vector<Chunk> chunks_;
   uint64_t size_ = 0;

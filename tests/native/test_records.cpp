@@ -61,7 +61,7 @@ void records_come_back_as_they_were() {
   test::Random random(1);
   const test::Directory directory;
   RecordLog log;
-  log.append(kNoteRecord, "before the recording began");
+  log.append(kCodeRecord, "before the recording began");
   log.open(directory.path());
   std::vector<std::string> payloads = {"before the recording began"};
   std::vector<std::string_view> kept;
@@ -69,7 +69,7 @@ void records_come_back_as_they_were() {
   size_t records_before_middle = 0;
   for (int i = 0; i < 400; ++i) {
     payloads.push_back(random_payload(random, test::one_in(random, 20) ? RecordLog::kMaxPayload : 300));
-    kept.push_back(log.append(kNoteRecord, payloads.back()));
+    kept.push_back(log.append(kCodeRecord, payloads.back()));
     if (i == 200) {
       middle = log.size();
       records_before_middle = payloads.size();
@@ -93,6 +93,35 @@ void records_come_back_as_they_were() {
   log.open(next.path());
   log.append(kNoteRecord, "later");
   CHECK(on_disk(next) == log.read(0));
+  log.close();
+}
+
+// Ids stay valid from one recording to the next; what happened in the earlier one stays there.
+void a_recording_tells_of_itself_only() {
+  const test::Directory first;
+  const test::Directory second;
+  RecordLog log;
+  log.open(first.path());
+  const std::string_view code = log.append(kCodeRecord, "code");
+  log.append(kSpanRecord, "an earlier cell");
+  log.append(kNodeRecord, "node");
+  for (int i = 0; i < 10000; ++i) log.append(kNoteRecord, std::string(100, 'n'));
+  CHECK(log.size() > 1000000);
+  log.open(second.path());
+  CHECK(log.size() < 600000);  // memory that only told of the earlier one is given back
+  CHECK(code == "code");
+  log.append(kNoteRecord, "now");
+  std::string seen;
+  for (const Record& record : parse(log.read(0))) {
+    if (record.type != kForgottenRecord) seen += record.payload + ";";
+  }
+  CHECK(seen == "code;node;now;");
+  seen.clear();
+  for (const Record& record : parse(on_disk(second))) seen += record.payload + ";";
+  CHECK(seen == "code;node;now;");
+  const uint64_t end = log.size();
+  log.append(kNoteRecord, "later");
+  CHECK_EQ(parse(log.read(end)).size(), 1u);
   log.close();
 }
 
@@ -250,6 +279,7 @@ void the_caller_is_this_program() {
 int main() {
   test::limit_time(120);
   RUN(records_come_back_as_they_were);
+  RUN(a_recording_tells_of_itself_only);
   RUN(a_payload_that_is_too_large_is_refused);
   RUN(equal_code_has_one_id);
   RUN(a_reused_address_is_new_code);
