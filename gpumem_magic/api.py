@@ -22,6 +22,15 @@ _lock = threading.Lock()
 _session: Session | None = None
 
 
+def _forget_lock() -> None:
+    """In a forked child: a thread that does not exist here may have held the lock."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_lock)
+
+
 def session() -> Session:
     """The process's session; made when first asked for, and anew in a forked child."""
     global _session  # noqa: PLW0603  (there is one tracker in a process, so there is one session)

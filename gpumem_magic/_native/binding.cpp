@@ -84,6 +84,7 @@ nb::dict health() {
 }
 
 bool watch() {
+  Tracker::instance().forget_code();
   return watch_code([](const void* code) { Tracker::instance().code_destroyed(code); });
 }
 

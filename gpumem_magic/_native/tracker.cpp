@@ -486,6 +486,12 @@ void Tracker::code_destroyed(const void* code) {
   if (stacks_.forget_code(code)) code_epoch_.fetch_add(1, std::memory_order_release);
 }
 
+void Tracker::forget_code() {
+  const std::lock_guard<std::mutex> lock(tables_);
+  stacks_.forget_all_code();
+  code_epoch_.fetch_add(1, std::memory_order_release);
+}
+
 // ---- spans, marks, notes --------------------------------------------------------------------------------------------
 
 uint32_t Tracker::begin_span(uint32_t parent, const std::string& payload, bool foreground) {

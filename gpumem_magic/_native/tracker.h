@@ -86,6 +86,8 @@ class Tracker {
   // Stack id of the calling thread, for the check against sys._getframe().
   uint32_t current_stack();
   void code_destroyed(const void* code);
+  // Code objects may have died unseen: what is known of addresses counts no longer.
+  void forget_code();
   const char* other_subscriber() const { return other_subscriber_; }
 
  private:

@@ -45,6 +45,7 @@ def test_a_size_that_makes_no_sense_is_refused(memory: int | str) -> None:
         simulator.activate(memory=memory)
 
 
+@in_fresh_process()
 def test_controls_before_activation_say_what_to_do() -> None:
     with pytest.raises(RuntimeError, match="activate"):
         simulator.used_bytes(0)
