@@ -45,8 +45,9 @@ lint: $(VENV)/dev.installed
 	clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/cmake -S . -B build/lint -G Ninja -DPython_EXECUTABLE=$(BIN)/python -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja >build/lint.log \
 		|| { cat build/lint.log; exit 1; }
-	$(BIN)/python -c "import json; print(*{unit['file'] for unit in json.load(open('build/lint/compile_commands.json')) \
-	if 'gpumem_magic' in unit['file']}, sep='\n')" | xargs -P "$$(nproc)" -n 4 clang-tidy -p build/lint --quiet
+	@echo clang-tidy ...
+	@$(BIN)/python -c "import json; print(*{unit['file'] for unit in json.load(open('build/lint/compile_commands.json')) \
+	if 'gpumem_magic' in unit['file']}, sep='\n')" | xargs -P "$$(nproc)" -n 4 clang-tidy -p build/lint --quiet 2>build/clang-tidy.log
 
 # Refreshes the outputs that are saved in the notebook; on a machine without a GPU, so that it shows the simulated one.
 # Where the packages lie on this machine is nobody's business: that part of their paths goes.

@@ -29,7 +29,7 @@ struct CodeFacts {
   int32_t first_line;
 };
 // Reads a code object that a frame from walk_frames() is running.
-void read_code(const void* code, CodeFacts& facts);
+void read_code(const void* address, CodeFacts& facts);
 
 // Called with the address of every code object that is destroyed, on whatever thread, under the GIL.
 using CodeDestroyed = void (*)(const void* code);

@@ -14,12 +14,18 @@ namespace {
 struct CloseFile {
   void operator()(FILE* file) const { fclose(file); }
 };
+using File = std::unique_ptr<FILE, CloseFile>;
+
+// A recorder that is at work folds old segments away. What is open can be read to its end; 256 segments are twice the
+// default budget, and more are opened when their turn comes.
+constexpr size_t kOpenAtOnce = 256;
 
 class Reader {
  public:
   Reader(Replay& result, Ledger& ledger, Series& series) : result_(result), ledger_(ledger), series_(series) {}
 
-  void read(const std::string& path);
+  // `file` is the open file at `path`; nullptr when it could not be opened.
+  void read(const std::string& path, FILE* file);
 
  private:
   static constexpr size_t kBatch = 1 << 14;
@@ -45,15 +51,14 @@ void Reader::apply(uint64_t index, Event& event) {
   result_.last_ns = event.time_ns;
 }
 
-void Reader::read(const std::string& path) {
+void Reader::read(const std::string& path, FILE* file) {
   size_t warnings_before = result_.warnings.size();
-  const std::unique_ptr<FILE, CloseFile> file(open_regular(path));
   if (file == nullptr) {
     warn(path, "it cannot be opened");
     return;
   }
   alignas(SegmentHeader) unsigned char bytes[kHeaderSize];
-  if (fread(bytes, 1, kHeaderSize, file.get()) != kHeaderSize) {
+  if (fread(bytes, 1, kHeaderSize, file) != kHeaderSize) {
     warn(path, "it is cut short within its header");
     return;
   }
@@ -78,7 +83,7 @@ void Reader::read(const std::string& path) {
   uint32_t crc = 0;
   while (done < promised) {
     const size_t want = std::min<uint64_t>(kBatch, promised - done);
-    const size_t got = fread(batch_.data(), sizeof(Event), want, file.get());
+    const size_t got = fread(batch_.data(), sizeof(Event), want, file);
     crc = crc32(batch_.data(), got * sizeof(Event), crc);
     size_t whole = 0;
     for (; whole < got && batch_[whole].kind != kNone; ++whole) apply(header->first + done + whole, batch_[whole]);
@@ -107,13 +112,18 @@ void Reader::read_again() {
   previous_.clear();
   result_.warnings.resize(warnings_before_);
   if (!result_.segments.empty() && result_.segments.back().path == path) result_.segments.pop_back();
-  read(path);
+  const File file(open_regular(path));
+  read(path, file.get());
 }
 
 }  // namespace
 
 Replay replay_recording(const std::vector<std::string>& paths, const std::string& fold) {
   Replay result;
+  std::vector<File> files;
+  for (const std::string& path : paths) {
+    files.emplace_back(files.size() < kOpenAtOnce ? open_regular(path) : nullptr);
+  }
   Ledger ledger;
   Series series;
   if (!fold.empty()) {
@@ -128,7 +138,11 @@ Replay replay_recording(const std::vector<std::string>& paths, const std::string
     result.tables = Ledger::Tables{};
   }
   Reader reader(result, ledger, series);
-  for (const std::string& path : paths) reader.read(path);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    if (i >= kOpenAtOnce) files[i].reset(open_regular(paths[i]));
+    reader.read(paths[i], files[i].get());
+    files[i].reset();
+  }
   ledger.copy(result.tables);
   result.series = series.rows();
   return result;

@@ -77,11 +77,23 @@ def _cells(tables: Mapping[str, Any], records: RecordTable) -> tuple[Cell, ...]:
     )
 
 
-_DESCRIBED = ("label", "first_line", "cell_id", "execution_count", "error", "source_file")
+_DESCRIBED: dict[str, tuple[type, ...]] = {
+    "label": (str,),
+    "first_line": (str,),
+    "cell_id": (str, type(None)),
+    "execution_count": (int, type(None)),
+    "error": (str,),
+    "source_file": (str,),
+}
+"""What a span's description may say, and as what: a damaged or hostile recording may say anything."""
 
 
 def _cell(row: np.void, description: Mapping[str, Any], sizes: Mapping[str, dict[int, int]]) -> Cell:
-    known: dict[str, Any] = {key: description[key] for key in _DESCRIBED if key in description}
+    known: dict[str, Any] = {
+        key: description[key]
+        for key, kinds in _DESCRIBED.items()
+        if key in description and isinstance(description[key], kinds)
+    }
     known.setdefault("label", f"span {int(row['id'])}")
     return Cell(
         id=int(row["id"]),

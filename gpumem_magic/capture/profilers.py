@@ -298,10 +298,13 @@ class ProfilerCourtesy:
         others = _working_threads()
         if not others:
             os.environ[TEARDOWN] = "1"
-        elif os.environ.pop(TEARDOWN, None) is not None and "torch" in sys.modules:
+            return
+        # For good: Kineto's next profile comes out empty when the variable goes and comes back between profiles.
+        self._set_teardown = False
+        if os.environ.pop(TEARDOWN, None) is not None and "torch" in sys.modules:
             self._problem(
-                f"A profile began while other threads ran ({', '.join(others[:3])}). torch.profiler cannot give CUPTI "
-                "back safely then and keeps it: tracking goes on after the kernel is restarted.",
+                f"A profile began while other threads ran ({', '.join(others[:3])}): torch.profiler cannot be asked to "
+                "give CUPTI back safely then. If it keeps CUPTI, tracking goes on after a restart of the kernel.",
             )
 
     def _forget_teardown(self) -> None:

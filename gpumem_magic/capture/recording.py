@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -150,10 +151,14 @@ def _replay(path: pathlib.Path) -> dict[str, Any]:
 
 def _read_session(path: pathlib.Path) -> tuple[Process, tuple[Device, ...], list[str]]:
     file = path / SESSION_FILE
-    if not path.is_dir():
+    try:
+        is_directory = path.is_dir()
+    except (OSError, ValueError):  # a name that no file system takes
+        is_directory = False
+    if not is_directory:
         raise RecordingError(f"{path} is no recording: a recording is a directory with a file {SESSION_FILE}.")
     try:
-        text = json.loads(file.read_text(encoding="utf-8"))
+        text = json.loads(_read_regular(file, _MOST_SESSION_BYTES))
         if not isinstance(text, dict) or text.get("format") != FORMAT:
             raise RecordingError(f"{path} is no recording of gpumem_magic: {SESSION_FILE} says something else.")
         if text.get("version") != VERSION:
@@ -166,14 +171,16 @@ def _read_session(path: pathlib.Path) -> tuple[Process, tuple[Device, ...], list
     except FileNotFoundError:
         raise RecordingError(f"{path} is no recording: it has no file {SESSION_FILE}.") from None
     except OSError as error:
-        raise RecordingError(f"{file} cannot be read ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError) as error:
+        raise RecordingError(f"{file} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Process(host="?", pid=0), (), [f"{SESSION_FILE}: it is damaged ({error}); who recorded is unknown."]
     return process, devices, []
 
 
 def _from_fields(kind: type[Any], values: dict[str, Any]) -> Any:
     """An instance from JSON, with types checked and fields of later releases ignored."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{kind.__name__} is {values!r:.40}")
     known = {field.name: field.type for field in dataclasses.fields(kind)}
     plain: dict[str, Any] = {"int": int, "str": str, "bool": bool, "int | None": (int, type(None))}
     for name, value in values.items():
@@ -187,13 +194,26 @@ def _read_tables(path: pathlib.Path, records: RecordTable) -> list[str]:
     warnings = []
     for file in sorted(path.glob("tables-*.bin")):
         try:
-            data, problem = _table_payload(file.read_bytes())
+            data, problem = _table_payload(_read_regular(file, _MOST_TABLE_BYTES))
         except OSError as error:
-            data, problem = b"", f"it cannot be read ({error.strerror})"
+            data, problem = b"", f"it cannot be read ({error.strerror or error})"
         problem = records.feed(data) or problem
         if problem:
             warnings.append(f"{file.name}: {problem}.")
     return warnings
+
+
+_MOST_SESSION_BYTES = 1 << 20
+_MOST_TABLE_BYTES = (1 << 22) + 4096  # a segment of records is never larger
+
+
+def _read_regular(file: pathlib.Path, limit: int) -> bytes:
+    """The first ``limit`` bytes of a plain file. Raises OSError for anything else: a pipe or a device may never end."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        return opened.read(limit)
 
 
 def _table_payload(data: bytes) -> tuple[bytes, str]:

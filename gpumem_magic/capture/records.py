@@ -67,7 +67,7 @@ class RecordTable:
             return ""
         try:
             decode(payload)
-        except (struct.error, UnicodeDecodeError, ValueError) as error:
+        except (struct.error, UnicodeDecodeError, ValueError, RecursionError) as error:
             return f"cannot be understood ({error})"
         return ""
 

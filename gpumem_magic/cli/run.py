@@ -56,13 +56,14 @@ def execute(options: argparse.Namespace) -> int:
     Raises:
         BaseException: whatever the script raises, SystemExit among them.
     """
-    if not options.simulate and (options.devices or options.memory):
+    if not options.simulate and (options.devices, options.memory) != (None, None):
         parser().error("--devices and --memory describe simulated GPUs: they need --simulate")
     if not options.is_module and not os.path.exists(options.script):  # noqa: PTH110  (a Path would change "./x" to "x")
         return complain(f"There is no script {options.script}. For a module, write `gpumem run -m MODULE`.")
     if options.simulate:
         try:
-            simulator.activate(devices=options.devices or 1, memory=options.memory or _DEFAULT_MEMORY_BYTES)
+            memory = _DEFAULT_MEMORY_BYTES if options.memory is None else options.memory
+            simulator.activate(devices=options.devices or 1, memory=memory)
         except (RuntimeError, ValueError) as error:
             return complain(error)
     status = api.start()

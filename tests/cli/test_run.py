@@ -181,6 +181,12 @@ def test_no_gpu_is_said_and_the_script_runs(gpumem: Gpumem, tmp_path: pathlib.Pa
     assert "gpumem run --simulate" in done.stderr.splitlines()[0]
 
 
+def test_no_memory_at_all_is_refused(gpumem: Gpumem, script: Script) -> None:
+    done = gpumem("run", "--simulate", "--memory", "0", script())
+    assert done.returncode == 1
+    assert done.stderr.startswith("gpumem: memory must be")
+
+
 def test_no_script(gpumem: Gpumem) -> None:
     done = gpumem("run", "missing.py")
     assert done.returncode == 1

@@ -447,7 +447,9 @@ void a_graph_destroyed_in_a_gap() {
     CHECK_EQ(driver().instantiate(&executable, graph, 0), 0);
     CHECK_EQ(driver().launch(executable, stream), 0);
   }
-  CHECK(reused > 0);  // or this test shows nothing
+#if !defined(__SANITIZE_ADDRESS__)  // which keeps freed memory from being handed out again
+  CHECK(reused > 0);                // or this test shows nothing
+#endif
   CHECK(live_tables().allocations.empty());
 }
 

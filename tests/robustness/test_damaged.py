@@ -8,6 +8,9 @@ import pathlib
 import random
 import shutil
 import struct
+import subprocess
+import sys
+import textwrap
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +57,14 @@ def copy(sound: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 def read_everything(directory: pathlib.Path) -> Snapshot | None:
     """What views and exports will look at. None where it is no recording, which is said in a sentence."""
+    problem = ""
     try:
         snapshot = open_recording(directory)
     except RecordingError as error:
-        assert str(error).endswith(".")
-        assert len(str(error)) > 20
+        problem = str(error)
+    if problem:
+        assert problem.endswith(".")
+        assert len(problem) > 20
         return None
     for stack in range(len(snapshot.stacks) + 2):
         snapshot.stacks.frames(stack)
@@ -242,7 +248,6 @@ def test_hostile_records(name: str, copy: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("name", ["session.json", "events-00000001.bin", "tables-00000001.bin", "fold.bin"])
 @pytest.mark.parametrize("thing", ["directory", "pipe", "endless device", "dangling link", "terabyte of nothing"])
-@pytest.mark.timeout(20)
 def test_things_that_are_no_files(name: str, thing: str, copy: pathlib.Path) -> None:
     file = copy / name
     file.unlink(missing_ok=True)
@@ -257,7 +262,25 @@ def test_things_that_are_no_files(name: str, thing: str, copy: pathlib.Path) -> 
     else:
         file.touch()
         os.truncate(file, 1 << 40)
-    read_everything(copy)
+    # In a process of its own, with little memory: what reads an endless file must not take the tests along.
+    script = """
+        import resource, sys
+        from gpumem_magic.capture.recording import RecordingError, open_recording
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+        try:
+            print(open_recording(sys.argv[1]).warnings)
+        except RecordingError as error:
+            print(error)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() != ""
 
 
 def test_directories_that_are_no_recordings(tmp_path: pathlib.Path) -> None:

@@ -91,7 +91,8 @@ def test_a_cell_that_is_run_again_keeps_its_stacks(program: Callable[..., Ended]
         for _ in range(50):
             exec(compile("free(alloc(4096))", "<cell>", "exec"))
         snapshot = gpumem.snapshot()
-        answer(stacks=len({int(site["stack"]) for site in snapshot.sites if site["kind"] == Kind.ALLOC}))
+        # By their lines: before and after it specialises, 3.11 makes one call from two instructions.
+        answer(stacks=len({str(frames(snapshot, row["stack"])) for row in snapshot.sites if row["kind"] == Kind.ALLOC}))
         """,
     ).answer
     assert found["stacks"] == 1

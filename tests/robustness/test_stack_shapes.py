@@ -213,11 +213,12 @@ def test_names_of_every_sort(program: Callable[..., Ended]) -> None:
     check(
         program,
         """
-names = ["ascii", "é", "漢字", "𝔘𝔫𝔦", "a" * 70000, "with\\nnewline", "nul\\0inside", "\\ud800", "", "<λ>"]
+names = ["ascii", "é", "漢字", "\\U0001d518", "a" * 70000, "with\\nnewline", "nul\\0inside", "\\ud800", "", "<λ>"]
 def template(pages): return here(pages)
 for pages, name in enumerate(names, 1):
     named = name if len(name) < 60000 else name[:60000]
-    code = template.__code__.replace(co_name=named, co_qualname=named, co_filename="file " + named[:9].replace("\\ud800", "?"))
+    file = "file " + named[:9].replace("\\ud800", "?")
+    code = template.__code__.replace(co_name=named, co_qualname=named, co_filename=file)
     type(template)(code, globals())(pages)
 exec(compile("\\n" * 100000 + "here(50)", "far down", "exec"))
 exec(compile("x = [\\n" + "1,\\n" * 300 + "here(51),\\n" + "1,\\n" * 300 + "]", "long expression", "exec"))

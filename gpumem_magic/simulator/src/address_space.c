@@ -53,7 +53,8 @@ void gsim_addresses_unmap(uint64_t start, uint64_t size) {
     any_readable |= pages[i].readable;
     pages[i] = (struct page){0};
   }
-  if (any_readable) mmap(host(start), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (any_readable)
+    (void)mmap(host(start), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 static bool touch_page(uint64_t page) {

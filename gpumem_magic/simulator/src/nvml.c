@@ -63,7 +63,7 @@ static nvml_status answer(char *buffer, unsigned int length, const char *text) {
   if (!nvml_is_initialized()) return NVML_ERROR_UNINITIALIZED;
   if (!buffer) return NVML_ERROR_INVALID_ARGUMENT;
   if (strlen(text) >= length) return NVML_ERROR_INSUFFICIENT_SIZE;
-  strcpy(buffer, text);
+  memcpy(buffer, text, strlen(text) + 1);
   return NVML_SUCCESS;
 }
 

@@ -29,7 +29,7 @@ GSIM_EXPORT nvml_status nvmlDeviceGetName(nvml_device device, char *name, unsign
   if (status != NVML_SUCCESS) return status;
   if (!name) return NVML_ERROR_INVALID_ARGUMENT;
   if (strlen(identity.name) >= length) return NVML_ERROR_INSUFFICIENT_SIZE;
-  strcpy(name, identity.name);
+  memcpy(name, identity.name, strlen(identity.name) + 1);
   return NVML_SUCCESS;
 }
 
