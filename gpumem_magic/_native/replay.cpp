@@ -121,6 +121,7 @@ void Reader::read_again() {
 Replay replay_recording(const std::vector<std::string>& paths, const std::string& fold) {
   Replay result;
   std::vector<File> files;
+  files.reserve(paths.size());
   for (const std::string& path : paths) {
     files.emplace_back(files.size() < kOpenAtOnce ? open_regular(path) : nullptr);
   }

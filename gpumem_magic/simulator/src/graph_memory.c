@@ -22,7 +22,11 @@ CUresult gsim_work_alloc(CUDA_MEM_ALLOC_NODE_PARAMS *params, struct gsim_work *w
   if (location->type != CU_LOCATION_DEVICE || !device || params->bytesize == 0) return CUDA_ERROR_INVALID_VALUE;
   struct gsim_extent *extent = gsim_addresses_take(params->bytesize);
   struct gsim_graph_memory *memory = calloc(1, sizeof *memory);
-  if (!extent || !memory) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (!extent || !memory) {
+    free(memory);
+    if (extent) gsim_addresses_give(extent);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   memory->range.start = extent->start;
   memory->range.size = params->bytesize;
   memory->extent = extent;
