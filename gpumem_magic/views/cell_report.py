@@ -37,7 +37,7 @@ def cell_report_text(report: CellReport, *, width: int = WIDTH) -> str:
     """The report for a terminal, in lines of at most ``width`` where its numbers allow."""
     parts = [_title_text(report, width), _numbers_text(report), *(_notes_text(report, width))]
     if not report.touched_memory:
-        parts.append(f"  {NOTHING}")
+        parts.append(f"  {_nothing(report)}")
     else:
         parts += [_device_text(each, report, width) for each in report.devices]
         parts += _tables_text(report, width)
@@ -65,7 +65,9 @@ def numbers(report: CellReport) -> tuple[tuple[str, str, str], ...]:
     return (
         ("delta", format_size(report.delta_bytes, signed=True), "live at the end minus at the start"),
         ("peak", format_size(report.peak_bytes), "sum of the GPUs' peaks" if several else "highest at any moment"),
-        ("held", format_size(report.held_bytes), "allocated in here and still live"),
+        ("held", "unknown", "calls were not seen")
+        if _is_blind(report)
+        else ("held", format_size(report.held_bytes), "allocated in here and still live"),
     )
 
 
@@ -145,6 +147,16 @@ def _tables_text(report: CellReport, width: int) -> list[str]:
     return parts + (["\n".join(other)] if other else [])
 
 
+def _nothing(report: CellReport) -> str:
+    """What to say of a cell in which nothing was seen."""
+    return "No change was seen in the samples taken while this ran." if _is_blind(report) else NOTHING
+
+
+def _is_blind(report: CellReport) -> bool:
+    """Whether no call was seen at all, so that only samples speak."""
+    return bool(report.process.degraded) and not report.allocators and not report.hidden_allocators
+
+
 def _hidden(report: CellReport, indent: str = "") -> str:
     if not report.hidden_allocators:
         return ""
@@ -155,6 +167,8 @@ def _hidden(report: CellReport, indent: str = "") -> str:
 
 
 def _nothing_stays(report: CellReport) -> str:
+    if _is_blind(report):
+        return "Unknown: calls were not seen, only samples taken."
     if report.allocators or report.hidden_allocators:
         return "Nothing: all that was allocated in here has been freed."
     return "Nothing was allocated in here."
@@ -178,7 +192,11 @@ def cell_report_html(report: CellReport) -> str:
         _head_html(report),
         numbers_html(numbers(report)),
         *(note(text, severity) for text, severity in notes(report)),
-        *(_body_html(report, devices=several) if report.touched_memory else [tag("p", NOTHING, class_="gm-quiet")]),
+        *(
+            _body_html(report, devices=several)
+            if report.touched_memory
+            else [tag("p", _nothing(report), class_="gm-quiet")]
+        ),
         next_steps(NEXT),
         label=f"GPU memory report of {report.cell.label}",
     )

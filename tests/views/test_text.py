@@ -119,3 +119,13 @@ def test_sparkline_shows_a_spike_of_no_width() -> None:
         decimated=False,
     )
     assert sparkline(line, 10) == "▂▂▂▂█     "
+
+
+def test_degraded_report_claims_nothing_that_it_did_not_see() -> None:
+    recording = Recording(degraded="another tool holds CUPTI")
+    with recording.cell(1) as cell:
+        recording.wait(1)
+    text = cell_report_text(cell_report(recording.snapshot(), cell), width=100)
+    assert "unknown   calls were not seen" in text
+    assert "No change was seen in the samples" in text
+    assert "No CUDA allocation" not in text
