@@ -27,8 +27,14 @@ class SegmentedEventLog:
         self._length = 0
         for path, first, count in segments:
             self._length = first + count
-            if count > 0:
+            if count == 0:
+                continue
+            try:
                 self._parts.append(_map(path, count))
+            except (OSError, ValueError):
+                # Folded since it was listed, or taken away: what came before it is gone as well.
+                self._parts.clear()
+                self.first_index = self._length
 
     def __len__(self) -> int:
         return self._length

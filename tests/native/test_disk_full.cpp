@@ -106,27 +106,6 @@ void full_after_a_while() {
   });
 }
 
-void no_room_for_the_fold() {
-  on_small_disk(25, [](const std::string& disk) {
-    // Fills what the three segments leave; folding must not throw a segment away before its fold is written.
-    Ledger ledger;
-    {
-      Journal journal(disk, 3 * kSegmentEvents * sizeof(Event));
-      write(journal, ledger, 0, 2 * kSegmentEvents + 10);
-      std::ofstream filler(disk + "/filler", std::ios::binary);
-      const std::string block(4096, 'x');
-      while (filler.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
-      }
-      write(journal, ledger, 2 * kSegmentEvents + 10, 3 * kSegmentEvents + 10);
-      CHECK_EQ(journal.lost(), 0u);
-    }
-    const auto folds = segment_files(disk, "fold.bin");
-    const Replay replay = replay_recording(segment_files(disk, "events-"), folds.empty() ? "" : folds[0]);
-    CHECK(replay.tables.counters[kEvents] >= 2 * kSegmentEvents);
-    test::check_consistent(replay.tables);
-  });
-}
-
 void records_on_a_full_disk() {
   on_small_disk(5, [](const std::string& disk) {
     RecordLog log;
@@ -177,7 +156,6 @@ int main() {
   test::limit_time(120);
   RUN(full_from_the_beginning);
   RUN(full_after_a_while);
-  RUN(no_room_for_the_fold);
   RUN(records_on_a_full_disk);
   RUN(a_limit_on_file_sizes);
   RUN(a_directory_that_is_gone);

@@ -209,6 +209,26 @@ void nodes_are_interned() {
   CHECK_EQ(expected, stacks.node_count());
 }
 
+// Nodes of the same hash are told apart by what they are.
+void nodes_of_the_same_hash() {
+  constexpr uint64_t kFactor = 0xD6E8FEB86659FD93ull;
+  uint64_t inverse = kFactor;  // modulo 2^64, by Newton's method
+  for (int i = 0; i < 6; ++i) inverse *= 2 - kFactor * inverse;
+  RecordLog log;
+  StackTable stacks(log);
+  const uint64_t first = (1ull << 32) | 1;
+  std::vector<uint32_t> ids = {stacks.node(1, 1, 0)};
+  for (uint32_t lasti = 1; lasti < 20; ++lasti) {
+    const uint64_t other = inverse * ((first * kFactor) ^ lasti);
+    ids.push_back(
+        stacks.node(static_cast<uint32_t>(other >> 32), static_cast<uint32_t>(other), static_cast<int32_t>(lasti)));
+  }
+  CHECK_EQ(stacks.node_count(), 20u);
+  std::sort(ids.begin(), ids.end());
+  CHECK(std::unique(ids.begin(), ids.end()) == ids.end());
+  CHECK_EQ(stacks.node(1, 1, 0), 1u);
+}
+
 Event node(uint8_t kind, uint64_t graph, uint64_t address, uint64_t size = 0) {
   Event event{};
   event.kind = kind;
@@ -285,6 +305,7 @@ int main() {
   RUN(a_reused_address_is_new_code);
   RUN(huge_code_is_kept_without_its_lines);
   RUN(nodes_are_interned);
+  RUN(nodes_of_the_same_hash);
   RUN(graphs_launch_what_they_leave);
   RUN(the_caller_is_this_program);
 }
