@@ -27,6 +27,12 @@
 #if __has_feature(thread_sanitizer)
 #define GPUMEM_THREAD_SANITIZER 1
 #endif
+#if __has_feature(address_sanitizer)
+#define GPUMEM_ADDRESS_SANITIZER 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define GPUMEM_ADDRESS_SANITIZER 1
 #endif
 
 namespace test {
@@ -37,7 +43,7 @@ constexpr bool kThreadSanitizer = true;
 #else
 constexpr bool kThreadSanitizer = false;
 #endif
-#ifdef __SANITIZE_ADDRESS__
+#ifdef GPUMEM_ADDRESS_SANITIZER
 constexpr bool kAddressSanitizer = true;
 #else
 constexpr bool kAddressSanitizer = false;
