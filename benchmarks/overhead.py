@@ -168,8 +168,8 @@ def launch_cost(*, rounds: int) -> None:
     _on_off("kernel launch (torch add_ on 16 floats)", body, calls=20_000, rounds=rounds)
 
 
-def training_cost(*, rounds: int) -> None:
-    """Print what a training step of a small transformer costs with and without tracking."""
+def training_step() -> Callable[[int], None]:
+    """Training steps of a small transformer on the GPU, by how many."""
     import torch  # noqa: PLC0415
 
     model = torch.nn.TransformerEncoder(
@@ -187,7 +187,12 @@ def training_cost(*, rounds: int) -> None:
             optimizer.step()
         torch.cuda.synchronize()
 
-    _on_off("training step (4-layer transformer)", body, calls=60, rounds=rounds)
+    return body
+
+
+def training_cost(*, rounds: int) -> None:
+    """Print what a training step costs with and without tracking."""
+    _on_off("training step (4-layer transformer)", training_step(), calls=60, rounds=rounds)
 
 
 def _on_off(title: str, body: Callable[[int], None], *, calls: int, rounds: int) -> None:

@@ -19,6 +19,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpumem_magic import _core, simulator
 from gpumem_magic.analysis.cell_report import CellReport, cell_report
 from gpumem_magic.analysis.sampled_report import is_sampled, sampled_report
@@ -28,19 +30,19 @@ from gpumem_magic.capture.event_log import SegmentedEventLog
 from gpumem_magic.capture.heartbeat import Heartbeat
 from gpumem_magic.capture.profilers import ProfilerCourtesy
 from gpumem_magic.capture.records import RecordTable
-from gpumem_magic.capture.sampling import Sampler
+from gpumem_magic.capture.sampling import INTERVAL_S, Sampler
 from gpumem_magic.capture.threads import ThreadAttribution
 from gpumem_magic.model.events import Kind
+from gpumem_magic.model.history import HISTORY_DTYPE, HOST_DTYPE, HistoryDelta, HistoryLevels
 from gpumem_magic.model.snapshot import Process
 
 if TYPE_CHECKING:
     import pathlib
 
-    import numpy as np
-
     from gpumem_magic.model.snapshot import Device, Snapshot
 
 DEFAULT_BUDGET_BYTES = 1 << 30
+SLOWEST_HZ, FASTEST_HZ = 1.0, 100.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class Session:
         self._profilers = ProfilerCourtesy(self)
         self._heartbeat = Heartbeat(self._beat)
         self._sampler: Sampler | None = None
+        self._interval_s = INTERVAL_S
+        self._watchers = 0
         self._process = Process(host="", pid=0)
         self._devices: tuple[Device, ...] = ()
         self._gap_open = False
@@ -114,7 +118,8 @@ class Session:
             self._heartbeat.stop()
             self._profilers.remove()
             self._threads.remove()
-            self._stop_sampling()
+            if self._sampler is not None:
+                self._sampler.stop()
             _core.turn(False)
             _core.unsubscribe()
             _core.unwatch_code()
@@ -130,6 +135,7 @@ class Session:
             self._open_gap(reason)
             _core.turn(False)
             self._state, self._reason = "paused", reason
+            self._sample()
 
     def resume(self) -> Status:
         """Record again after ``pause``, ``yield_slot`` or a lost subscription; checks the live set with the driver.
@@ -161,6 +167,7 @@ class Session:
             _core.unsubscribe()
             if self._state == "on":
                 self._state, self._reason = "yielded", f"CUPTI is lent to {to}"
+                self._sample()
             return True
 
     def check(self) -> bool:
@@ -201,10 +208,11 @@ class Session:
         if not self._lock.acquire(blocking=False):
             return
         try:
+            if self._sampler is not None:
+                self._sampler.follow_frameworks()
             if self._state == "yielded" and self._profilers.settling:
                 return
-            if not self.check() and self._state == "yielded" and not self._profilers.in_use:
-                self._start_sampling()  # the profiler keeps CUPTI: samples are better than nothing
+            self.check()
         finally:
             self._lock.release()
 
@@ -212,7 +220,7 @@ class Session:
         """Be off. For a forked child, which has none of our threads and where any lock may be held for ever."""
         self._lock = threading.RLock()
         self._heartbeat = Heartbeat(self._beat)
-        self._sampler = None
+        self._sampler, self._watchers = None, 0
         self._profilers.remove()
         self._threads.remove()
         self._attachment = tracker.Attachment(attached=False)
@@ -223,9 +231,9 @@ class Session:
         previous = self._state
         self._attachment = _attach_to_cupti()
         if self._attachment.attached:
-            self._stop_sampling()
             self._state, self._reason = "on", ""
             _core.turn(True)
+            self._sample()
             if self._gap_open:
                 self._close_gap()
             return
@@ -237,7 +245,7 @@ class Session:
         self._reason = self._attachment.reason
         if present:
             self._open_gap(self._reason.partition(". ")[0].rstrip("."))
-            self._start_sampling()
+            self._sample()
 
     def _open_gap(self, reason: str) -> None:
         if self._gap_open:
@@ -252,25 +260,21 @@ class Session:
         _core.note(json.dumps({"gap": "end", "absent": absent}))
         self._gap_open = False
 
-    def _start_sampling(self) -> None:
+    def _sample(self) -> None:
+        """Sample from now on, at the pace that is wanted now."""
         if self._sampler is None:
             self._sampler = Sampler(self._devices_now())
-        self._sampler.start()
+        self._sampler.interval_s = self._interval_s
+        self._sampler.start(hurry=self._watchers > 0 or self._state != "on")
 
-    def _stop_sampling(self) -> None:
-        """What was sampled stays, for reports on the time in which nothing better was known."""
-        if self._sampler is not None:
-            self._sampler.stop()
-
-    def _sample_now(self) -> None:
-        """A sample at the edge of a span, so that its begin and its end are those of the span."""
+    def _sample_edge(self) -> None:
+        """A sample at the edge of a span whose calls are not seen, so that it begins and ends where the span does."""
         sampler = self._sampler
-        if sampler is not None:
+        if sampler is None:
+            return
+        sampler.follow_frameworks()
+        if self._state != "on":
             sampler.refresh()
-
-    def _samples(self) -> np.ndarray | None:
-        samples = self._sampler.samples() if self._sampler is not None else None
-        return samples if samples is not None and len(samples) else None
 
     def _begin_recording(self) -> None:
         self._records, self._records_read = RecordTable(), 0
@@ -355,6 +359,11 @@ class Session:
                 f"The recording cannot be written any further ({os.strerror(code)}). "
                 "What was recorded stays readable; recording goes on in memory. Free some space and load again.",
             )
+        elif health["history_error"]:
+            warnings.append(
+                f"Memory over time cannot be kept on disk ({os.strerror(health['history_error'])}). It is kept in "
+                "memory, and ends with this process.",
+            )
         if health["lost_events"]:
             warnings.append(f"{health['lost_events']} events found no room, on disk or in memory, and are lost.")
         return (*warnings, *self._profilers.problems)
@@ -377,7 +386,7 @@ class Session:
             self._local.outer = parent
         span = int(_core.begin_span(parent, json.dumps(description), _is_main_thread()))
         stack.append(span)
-        self._sample_now()
+        self._sample_edge()
         return span
 
     def close_span(self, span: int, **description: Any) -> None:
@@ -385,7 +394,7 @@ class Session:
         stack = self._open_spans()
         if span not in stack:
             return
-        self._sample_now()
+        self._sample_edge()
         while True:
             inner = stack.pop()
             parent = stack[-1] if stack else self._local.outer
@@ -401,20 +410,37 @@ class Session:
             stack = self._local.stack = []
         return stack
 
-    # ---- reading ----
-
-    def snapshot(self, name: str = "") -> Snapshot:
-        """Everything the recording knows at this moment, frozen.
+    def mark(self, name: str) -> None:
+        """Give this moment a name, in the recording and in every picture of it.
 
         Raises:
             RuntimeError: tracking is off.
         """
         with self._lock:
             if self._state == "off":
-                raise RuntimeError("Nothing is being recorded. Run `%load_ext gpumem_magic` or gpumem_magic.start().")
-            tables = _core.snapshot()
+                raise RuntimeError(_OFF)
+            _core.note(json.dumps({"mark": name}))
+
+    # ---- reading ----
+
+    def snapshot(self, name: str = "", *, allocations: bool = True) -> Snapshot:
+        """Everything the recording knows at this moment, frozen.
+
+        Args:
+            name: what to call it; the time of day by default.
+            allocations: False leaves the live allocations out, of which there may be a million: for tables that are
+                refreshed every second. Sites, meters and cells are whole then, but ``Snapshot.allocations`` is empty,
+                and ``self_check`` would find it missing.
+
+        Raises:
+            RuntimeError: tracking is off.
+        """
+        with self._lock:
+            if self._state == "off":
+                raise RuntimeError(_OFF)
+            tables = _core.snapshot(allocations)
             self._read_records()
-            taken = snapshot_from_tables(
+            return snapshot_from_tables(
                 tables,
                 self._records,
                 SegmentedEventLog(_recount(_core.segments(), tables)),
@@ -422,8 +448,84 @@ class Session:
                 process=self._process,
                 devices=self._devices,
                 warnings=self._warnings(_core.health()),
+                history=_core.history_levels(),
             )
-            return dataclasses.replace(taken, samples=self._samples())
+
+    @property
+    def events(self) -> int:
+        """How many events the recording has. Cheap."""
+        return int(_core.health()["events"]) if self._state != "off" else 0
+
+    # ---- memory over time ----
+
+    def history(self, since: int = 0) -> HistoryDelta:
+        """The samples with an index from ``since`` on, the latest 1024 at most, and the ones being made now.
+
+        Empty while nothing is recorded. The indices begin anew with each recording. Takes none of our locks.
+        """
+        found = _core.history(max(since, 0))
+        return HistoryDelta(
+            rows=np.frombuffer(found["rows"], HISTORY_DTYPE),
+            open=np.frombuffer(found["open"], HISTORY_DTYPE),
+            host=np.frombuffer(found["host"], HOST_DTYPE),
+            host_open=np.frombuffer(found["host_open"], HOST_DTYPE),
+            next_index=int(found["next"]),
+        )
+
+    def history_levels(self) -> HistoryLevels:
+        """All samples that are kept, older ones merged into ever coarser rows. Takes none of our locks."""
+        found = _core.history_levels()
+        return HistoryLevels(
+            rows=np.frombuffer(found["rows"], HISTORY_DTYPE),
+            host=np.frombuffer(found["host"], HOST_DTYPE),
+            next_index=int(found["next"]),
+        )
+
+    def wait_for_news(self, events: int, index: int, timeout_s: float) -> tuple[int, int]:
+        """Wait until something was allocated, freed or marked, or a sample taken; without the GIL.
+
+        Args:
+            events: the number of events that the caller knows, and
+            index: the index of the next sample that it knows: 0 and 0 for a caller that knows nothing.
+            timeout_s: the longest wait.
+
+        Returns:
+            Both as they are now. They are what the caller gave when the time is up and nothing came.
+        """
+        known: tuple[int, int] = _core.wait_for_news(events, index, timeout_s)
+        return known
+
+    def sampling_rate(self, hz: float) -> None:
+        """Take that many samples a second from now on, 1 to 100; 10 unless told otherwise. Also for later recordings.
+
+        Raises:
+            ValueError: another number.
+        """
+        if not SLOWEST_HZ <= hz <= FASTEST_HZ:
+            raise ValueError(f"{hz:g} samples a second cannot be taken: between 1 and 100 can.")
+        with self._lock:
+            self._interval_s = 1 / hz
+            if self._sampler is not None and self._sampler.is_alive:
+                self._sample()
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two samples."""
+        return self._interval_s
+
+    def watch(self) -> None:
+        """Somebody looks: ask the frameworks for their counters as often as samples are taken. End with ``unwatch``."""
+        self._count_watchers(1)
+
+    def unwatch(self) -> None:
+        """One that looked does so no more."""
+        self._count_watchers(-1)
+
+    def _count_watchers(self, more: int) -> None:
+        with self._lock:
+            self._watchers = max(self._watchers + more, 0)
+            if self._sampler is not None and self._sampler.is_alive:
+                self._sample()
 
     def report(self, cell: int, **options: Any) -> CellReport:
         """What span ``cell`` did; options as for ``analysis.cell_report.cell_report``, of no effect on samples."""
@@ -449,6 +551,7 @@ class Session:
         return self._directory
 
 
+_OFF = "Nothing is being recorded. Run `%load_ext gpumem_magic` or gpumem_magic.start()."
 _FORKED = (
     "This process was forked from one that uses CUDA, and CUDA works in no such process. "
     "Start the process with the method `spawn` or `forkserver` instead."

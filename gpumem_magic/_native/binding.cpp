@@ -5,9 +5,11 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "frame_walker.h"
 #include "replay.h"
+#include "sampler.h"
 #include "tracker.h"
 
 namespace nb = nanobind;
@@ -38,11 +40,11 @@ nb::list segment_list(const std::vector<SegmentInfo>& segments) {
   return list;
 }
 
-nb::dict snapshot() {
+nb::dict snapshot(bool allocations) {
   Tracker::Copy copy;
   {
     const nb::gil_scoped_release release;
-    Tracker::instance().copy(copy);
+    Tracker::instance().copy(copy, allocations);
   }
   nb::dict dict = tables_dict(copy.tables);
   dict["series"] = rows(copy.series);
@@ -64,6 +66,74 @@ nb::dict replay(const std::vector<std::string>& paths, const std::string& fold) 
   return dict;
 }
 
+// ---- memory over time -----------------------------------------------------------------------------------------------
+
+constexpr uint64_t kShortestIntervalNs = 10000000;
+constexpr uint64_t kLongestIntervalNs = 1000000000;
+
+void start_sampling(const std::vector<std::tuple<uint8_t, std::string>>& devices, uint64_t interval_ns) {
+  if (interval_ns < kShortestIntervalNs || interval_ns > kLongestIntervalNs) {
+    throw nb::value_error("the interval is between 10 ms and 1 s");
+  }
+  std::vector<Sampler::Device> sampled;
+  for (const auto& [ordinal, uuid] : devices) sampled.push_back({ordinal, uuid});
+  const nb::gil_scoped_release release;
+  Sampler::instance().start(std::move(sampled), interval_ns);
+}
+
+nb::dict history(uint64_t since) {
+  Sampler::News news;
+  {
+    const nb::gil_scoped_release release;
+    news = Sampler::instance().since(since);
+  }
+  nb::dict dict;
+  dict["rows"] = rows(news.rows);
+  dict["open"] = rows(news.open);
+  dict["host"] = rows(news.host);
+  dict["host_open"] = rows(news.host_open);
+  dict["next"] = news.next;
+  return dict;
+}
+
+nb::dict history_dict(const HistoryCopy& copy) {
+  nb::dict dict;
+  dict["rows"] = rows(copy.rows);
+  dict["host"] = rows(copy.host);
+  return dict;
+}
+
+nb::dict history_levels() {
+  HistoryCopy copy;
+  uint64_t next = 0;
+  {
+    const nb::gil_scoped_release release;
+    next = Sampler::instance().copy(copy);
+  }
+  nb::dict dict = history_dict(copy);
+  dict["next"] = next;
+  return dict;
+}
+
+nb::dict read_history_file(const std::string& path) {
+  HistoryCopy copy;
+  {
+    const nb::gil_scoped_release release;
+    copy = read_history(path);
+  }
+  nb::dict dict = history_dict(copy);
+  dict["warnings"] = copy.warnings;
+  return dict;
+}
+
+template <class Row>
+std::vector<Row> rows_of(const nb::bytes& bytes) {
+  if (bytes.size() % sizeof(Row) != 0) throw nb::value_error("rows come whole");
+  std::vector<Row> table(bytes.size() / sizeof(Row));
+  if (!table.empty()) std::memcpy(static_cast<void*>(table.data()), bytes.c_str(), bytes.size());
+  return table;
+}
+
 nb::dict health() {
   const Health health = Tracker::instance().health();
   nb::dict dict;
@@ -77,6 +147,7 @@ nb::dict health() {
   dict["lost_events"] = health.lost_events;
   dict["journal_error"] = health.journal_error;
   dict["record_error"] = health.record_error;
+  dict["history_error"] = Sampler::instance().error();
   dict["subscribed"] = health.subscribed != 0;
   dict["on"] = health.on != 0;
   dict["multiple"] = health.multiple != 0;
@@ -122,15 +193,17 @@ NB_MODULE(_core, m) {
       [](const std::string& directory, uint64_t budget) {
         const nb::gil_scoped_release release;
         Tracker::instance().begin_recording(directory, budget);
+        Sampler::instance().begin_recording(directory);
       },
-      nb::arg("directory"), nb::arg("budget_bytes"), "Start an empty ledger and journal; in memory for ''.");
+      nb::arg("directory"), nb::arg("budget_bytes"), "Start an empty ledger, journal and history; in memory for ''.");
   m.def(
       "end_recording",
       [] {
         const nb::gil_scoped_release release;
         Tracker::instance().end_recording();
+        Sampler::instance().end_recording();
       },
-      "Finish and close the journal.");
+      "Finish and close the journal and the history.");
   m.def("watch_code", watch, "Follow the death of code objects. False when this interpreter offers no way.");
   m.def("unwatch_code", &unwatch_code, "Stop following code objects.");
   m.def("stop_walking", &stop_walking, "No stacks from here on: the interpreter is about to go away.");
@@ -169,7 +242,51 @@ NB_MODULE(_core, m) {
         return Tracker::instance().reconcile();
       },
       "End allocations that the driver no longer knows; returns how many.");
-  m.def("snapshot", snapshot, "Tables of the live ledger, taken at one moment.");
+  m.def("snapshot", snapshot, nb::arg("allocations") = true,
+        "Tables of the live ledger, taken at one moment; without the live allocations when they are not wanted.");
+  m.def("start_sampling", start_sampling, nb::arg("devices"), nb::arg("interval_ns"),
+        "Take a row of each device (ordinal, UUID) and of the host each interval, from now on.");
+  m.def(
+      "stop_sampling",
+      [] {
+        const nb::gil_scoped_release release;
+        Sampler::instance().stop();
+      },
+      "Take no more rows. Those that there are stay.");
+  m.def(
+      "sample_now",
+      [](double timeout_s) {
+        const nb::gil_scoped_release release;
+        return Sampler::instance().sample_now(timeout_s);
+      },
+      nb::arg("timeout_s"), "True once there is a sample that began after this call did; False when it took too long.");
+  m.def(
+      "report_frameworks",
+      [](uint8_t device, int64_t torch_allocated, int64_t torch_reserved, int64_t cupy_used) {
+        const nb::gil_scoped_release release;
+        Sampler::instance().report_frameworks(device, torch_allocated, torch_reserved, cupy_used);
+      },
+      nb::arg("device"), nb::arg("torch_allocated"), nb::arg("torch_reserved"), nb::arg("cupy_used"),
+      "What the frameworks count, for the rows from now on; -1 where they do not tell.");
+  m.def("history", history, nb::arg("since"),
+        "Samples from that index on (the latest 1024 at most), and the rows that are being made now.");
+  m.def("history_levels", history_levels, "All rows of all levels.");
+  m.def(
+      "wait_for_news",
+      [](uint64_t events, uint64_t index, double timeout_s) {
+        const nb::gil_scoped_release release;
+        const auto now = Sampler::instance().wait_for_news(events, index, timeout_s);
+        return std::tuple<uint64_t, uint64_t>(now.first, now.second);
+      },
+      nb::arg("events"), nb::arg("index"), nb::arg("timeout_s"),
+      "The number of events and the index of the next sample, once one of them is not what was given.");
+  m.def("read_history", read_history_file, nb::arg("path"), "The history of a recording, and what is wrong with it.");
+  m.def(
+      "replay_history",
+      [](const nb::bytes& samples, const nb::bytes& host) {
+        return history_dict(replay_history(rows_of<HistoryRow>(samples), rows_of<HostRow>(host)));
+      },
+      nb::arg("samples"), nb::arg("host"), "Levels after these samples, from an empty history.");
   m.def(
       "read_records",
       [](uint64_t from) {

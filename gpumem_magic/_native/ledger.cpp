@@ -182,6 +182,7 @@ void Ledger::add_to_meters(const AllocationRow& row, uint64_t time_ns) {
   ++meter.live_count;
   meter.live_bytes += row.size;
   meter.allocated_bytes += row.size;
+  meter.high_bytes = std::max(meter.high_bytes, meter.live_bytes);
   if (meter.live_bytes > meter.peak_bytes) {
     meter.peak_bytes = meter.live_bytes;
     meter.peak_ns = time_ns;
@@ -193,6 +194,18 @@ void Ledger::add_to_meters(const AllocationRow& row, uint64_t time_ns) {
       own.peak_bytes = meter.live_bytes;
       own.peak_ns = time_ns;
     }
+  }
+}
+
+Ledger::Extent Ledger::extent(uint8_t device) const {
+  if (slots_[device] < 0) return {};
+  const Meter& meter = meters_[static_cast<size_t>(slots_[device])][kDeviceLayer];
+  return {meter.low_bytes, meter.high_bytes, meter.live_bytes};
+}
+
+void Ledger::restart_extents() {
+  for (Meters& meters : meters_) {
+    for (Meter& meter : meters) meter.low_bytes = meter.high_bytes = meter.live_bytes;
   }
 }
 
@@ -249,6 +262,7 @@ void Ledger::end_entry(uint32_t index) {
   --meter.live_count;
   meter.live_bytes -= entry.row.size;
   meter.freed_bytes += entry.row.size;
+  meter.low_bytes = std::min(meter.low_bytes, meter.live_bytes);
   SiteRow& site = sites_[entry.site];
   ++site.freed_count;
   site.freed_bytes += entry.row.size;
@@ -433,9 +447,9 @@ void Ledger::resolve_death(Event& event, uint64_t serial_at_begin) const {
 
 // ---- handing out ----------------------------------------------------------------------------------------------------
 
-void Ledger::reserve(Tables& tables) const {
+void Ledger::reserve(Tables& tables, bool allocations) const {
   const auto slack = [](size_t size) { return size + size / 8 + 64; };
-  tables.allocations.reserve(slack(live_count_));
+  if (allocations) tables.allocations.reserve(slack(live_count_));
   tables.mappings.reserve(slack(mappings_.size()));
   tables.sites.reserve(slack(sites_.size()));
   tables.meters.reserve((meters_.size() + 4) * kLayers);
@@ -444,8 +458,9 @@ void Ledger::reserve(Tables& tables) const {
   tables.span_meters.reserve(slack(closed_meters_.size()) + open_.size() * (meters_.size() + 4) * kLayers);
 }
 
-void Ledger::copy(Tables& tables) const {
+void Ledger::copy(Tables& tables, bool allocations) const {
   for (const Entry& entry : entries_) {
+    if (!allocations) break;
     if (entry.live) tables.allocations.push_back(entry.row);
   }
   for (const auto& [address, mapping] : mappings_) {
@@ -501,7 +516,8 @@ void Ledger::restore(const Tables& tables) {
   for (const MeterRow& row : tables.meters) {
     if (row.layer >= kLayers) continue;
     meters_[slot_for(row.device)][row.layer] =
-        Meter{row.live_count, row.live_bytes, row.peak_bytes, row.peak_ns, row.allocated_bytes, row.freed_bytes, 1};
+        Meter{row.live_count, row.live_bytes, row.peak_bytes, row.peak_ns, row.allocated_bytes, row.freed_bytes, 1,
+              row.live_bytes, row.live_bytes};
   }
   for (const SpanRow& row : tables.spans) {
     span_index_.insert(row.id, static_cast<uint32_t>(spans_.size()));

@@ -45,9 +45,10 @@ class Ledger {
     uint64_t counters[kCounters];
     uint64_t next_serial;
   };
-  // Copies everything. `reserve` first, outside the lock that guards the ledger, so that the copy allocates nothing.
-  void reserve(Tables& tables) const;
-  void copy(Tables& tables) const;
+  // Copies everything, the live allocations only when they are wanted. `reserve` first, outside the lock that guards
+  // the ledger, so that the copy allocates nothing.
+  void reserve(Tables& tables, bool allocations = true) const;
+  void copy(Tables& tables, bool allocations = true) const;
   // Events up to index `serial` are missing: the next one has that index.
   void skip_to(uint64_t serial) { base_serial_ = serial - counters_[kEvents]; }
   // Makes this (new) ledger equal to the one `tables` was copied from.
@@ -56,6 +57,12 @@ class Ledger {
   uint64_t live_bytes(uint8_t device, Layer layer) const {
     return slots_[device] < 0 ? 0 : meters_[static_cast<size_t>(slots_[device])][layer].live_bytes;
   }
+  // Live bytes of the device layer: the lowest and the highest since restart_extents(), and now.
+  struct Extent {
+    uint64_t low, high, now;
+  };
+  Extent extent(uint8_t device) const;
+  void restart_extents();
   uint64_t next_serial() const { return counters_[kEvents] + base_serial_; }
   size_t live_count() const { return live_count_; }
 
@@ -69,6 +76,7 @@ class Ledger {
   };
   struct Meter {
     uint64_t live_count, live_bytes, peak_bytes, peak_ns, allocated_bytes, freed_bytes, births;
+    uint64_t low_bytes, high_bytes;  // of live_bytes, since restart_extents()
   };
   struct SpanMeter {
     uint64_t begin_bytes, peak_bytes, peak_ns;

@@ -32,6 +32,7 @@ constexpr uint32_t kHeaderSize = 4096;
 constexpr char kEventMagic[] = "GPUMEMEV";
 constexpr char kTableMagic[] = "GPUMEMTB";
 constexpr char kFoldMagic[] = "GPUMEMFD";
+constexpr char kHistoryMagic[] = "GPUMEMHI";
 
 // A segment open for writing. The creator owns it; destruction unmaps and closes, the file stays.
 class Segment {

@@ -594,15 +594,33 @@ void Tracker::end_recording() {
   log_.close();
 }
 
-void Tracker::copy(Copy& copy) {
+void Tracker::copy(Copy& copy, bool allocations) {
   {
     const std::lock_guard<std::mutex> lock(ledger_lock_);
-    ledger_->reserve(copy.tables);
+    ledger_->reserve(copy.tables, allocations);
   }
   const std::lock_guard<std::mutex> lock(ledger_lock_);
-  ledger_->copy(copy.tables);
+  ledger_->copy(copy.tables, allocations);
   copy.series = series_.rows();
   copy.time_ns = now_ns();
+}
+
+uint64_t Tracker::tracked(std::vector<Tracked>& levels, bool restart) {
+  const std::lock_guard<std::mutex> lock(ledger_lock_);
+  const bool on = on_.load(std::memory_order_relaxed);
+  for (Tracked& level : levels) {
+    const Ledger::Extent extent = ledger_->extent(level.device);
+    level.low = on ? static_cast<int64_t>(extent.low) : -1;
+    level.high = on ? static_cast<int64_t>(extent.high) : -1;
+    level.now = on ? static_cast<int64_t>(extent.now) : -1;
+  }
+  if (restart) ledger_->restart_extents();
+  return now_ns();
+}
+
+uint64_t Tracker::events() {
+  const std::lock_guard<std::mutex> lock(ledger_lock_);
+  return ledger_->next_serial();
 }
 
 std::string Tracker::read_records(uint64_t from) {

@@ -79,7 +79,17 @@ class Tracker {
     std::vector<SeriesRow> series;
     uint64_t time_ns;
   };
-  void copy(Copy& copy);
+  // The live allocations are left out when they are not wanted: there may be millions.
+  void copy(Copy& copy, bool allocations = true);
+  // Live bytes of the device layer of one device: lowest and highest since the last restart, and now; all unknown (-1)
+  // while calls are not seen.
+  struct Tracked {
+    uint8_t device;
+    int64_t low, high, now;
+  };
+  // Fills in the levels of the devices named there, all of one moment, and returns its time.
+  uint64_t tracked(std::vector<Tracked>& levels, bool restart);
+  uint64_t events();
   std::string read_records(uint64_t from);
   std::vector<SegmentInfo> segments();
   Health health();

@@ -140,18 +140,17 @@ def _told_apart(rows: Sequence[Allocator]) -> list[Allocator]:
     return [
         dataclasses.replace(row, where=f"{row.where} ← {caller}") if caller else row
         for group in alike.values()
-        for row, caller in zip(group, _differing_callers(group), strict=True)
+        for row, caller in zip(group, differing_callers([row.frames for row in group]), strict=True)
     ]
 
 
-def _differing_callers(group: Sequence[Allocator]) -> list[str]:
-    """Per row the label of its frame at the innermost depth at which the rows' frames are not all the same."""
-    deepest = max(len(row.frames) for row in group)
-    for depth in range(deepest):
-        labels = [row.frames[depth] if depth < len(row.frames) else "" for row in group]
+def differing_callers(stacks: Sequence[Sequence[str]]) -> list[str]:
+    """Per stack (labels, innermost first) its label at the innermost depth at which they are not all the same."""
+    for depth in range(max(map(len, stacks))):
+        labels = [stack[depth] if depth < len(stack) else "" for stack in stacks]
         if len(set(labels)) > 1:
             return labels
-    return [""] * len(group)
+    return [""] * len(stacks)
 
 
 # Joint peaks

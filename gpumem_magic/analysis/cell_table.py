@@ -68,8 +68,9 @@ def cell_table(snapshot: Snapshot) -> CellTable:
     """Every span of ``snapshot`` with what it did to device memory."""
     cells = {cell.id: cell for cell in snapshot.cells}
     depths = {cell.id: len(_ancestors(cells, cell.id)) - 1 for cell in snapshot.cells}
-    mine = snapshot.allocations[is_device_layer(snapshot.allocations)]
-    held = _with_nested(cells, mine["cell"], mine["size"])
+    mine = snapshot.sites[is_device_layer(snapshot.sites)]
+    # The sites of a cell know what of it is live, and stay few where allocations are many.
+    held = _with_nested(cells, mine["cell"], mine["allocated_bytes"] - mine["freed_bytes"])
     failures = _with_nested(cells, snapshot.sites["cell"], snapshot.sites["failed_count"])
     numbers = _run_numbers(snapshot.cells)
     runs = tuple(
@@ -93,6 +94,12 @@ def cell_table(snapshot: Snapshot) -> CellTable:
         live_bytes=snapshot.live_bytes,
         outside_bytes=snapshot.live_bytes - inside,
     )
+
+
+def outermost(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that are nested in no other, by begin."""
+    known = {cell.id for cell in cells}
+    return sorted((cell for cell in cells if cell.parent not in known), key=lambda cell: (cell.begin_ns, cell.id))
 
 
 def series_key(cell: Cell) -> tuple[str, str]:

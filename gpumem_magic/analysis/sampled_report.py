@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumem_magic.analysis.cell_report import CellReport, DeviceChange, descendants, device_of, span_marks
 from gpumem_magic.analysis.timelines import Timeline, thinned
-from gpumem_magic.model.samples import LEVELS, UNKNOWN, level
+from gpumem_magic.model.history import MEASURES, UNKNOWN, by_device, finest, measured
 from gpumem_magic.model.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -90,17 +90,25 @@ def _reason(snapshot: Snapshot, cell: Cell) -> str:
 
 
 def _samples(snapshot: Snapshot, cell: Cell) -> np.ndarray:
-    """Samples of the cell's time of which something is known; the last ones before it where its first came late."""
-    if snapshot.samples is None:
+    """Samples of the cell's time of which something is known; the last ones before it where its first came late.
+
+    Device by device, by time. What was merged is one sample, taken at its end.
+    """
+    if snapshot.history is None:
         return np.empty(0)
-    known = snapshot.samples[level(snapshot.samples) != UNKNOWN]
-    times = known["time_ns"]
-    inside = (times >= cell.begin_ns) & (times <= (cell.end_ns or snapshot.time_ns))
-    for device in np.unique(known["device"][inside]):
-        mine = known["device"] == device
-        before = np.flatnonzero(mine & (times < cell.begin_ns))
-        if len(before) and int(times[inside & mine][0]) > cell.begin_ns + _AT_THE_EDGE_NS:
-            inside[before[-1]] = True
+    until_ns = cell.end_ns or snapshot.time_ns
+    parts = [_of_device(rows, cell.begin_ns, until_ns) for rows in by_device(snapshot.history).values()]
+    return np.concatenate([snapshot.history[:0], *parts])
+
+
+def _of_device(rows: np.ndarray, begin_ns: int, until_ns: int) -> np.ndarray:
+    known = finest(rows)
+    known = known[measured(known) != UNKNOWN]
+    times = known["end_ns"]
+    inside = (times >= begin_ns) & (times <= until_ns)
+    before = np.flatnonzero(times < begin_ns)
+    if inside.any() and len(before) and int(times[inside][0]) > begin_ns + _AT_THE_EDGE_NS:
+        inside[before[-1]] = True
     found: np.ndarray = known[inside]
     return found
 
@@ -109,26 +117,44 @@ def _change(snapshot: Snapshot, cell: Cell, end_ns: int, samples: np.ndarray) ->
     """One device's samples as a change. One measure throughout: two of them differ by more than what changed."""
     column = _measure(samples)
     known = samples[samples[column] != UNKNOWN]
-    live = known[column].astype(np.int64)
+    begin_bytes = int(known[column][0])
+    times, live = _points(known, column, cell.begin_ns)
     return DeviceChange(
         device=device_of(snapshot, int(samples["device"][0])),
-        begin_bytes=int(live[0]),
-        end_bytes=int(live[-1]),
+        begin_bytes=begin_bytes,
+        end_bytes=int(known[column][-1]),
         peak_bytes=int(live.max()),
         held_bytes=0,
-        timeline=_timeline(int(samples["device"][0]), known["time_ns"], live, cell.begin_ns, end_ns),
+        timeline=_timeline(int(samples["device"][0]), times, live, cell.begin_ns, end_ns, before=begin_bytes),
     )
+
+
+def _points(known: np.ndarray, column: str, begin_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times and bytes to draw: each sample, and the highest of those that were merged, in the middle of their time.
+
+    What was merged with samples from before the cell may have been highest then, so it counts with its end only.
+    """
+    ends = known["end_ns"].astype(np.int64)
+    begins = known["begin_ns"].astype(np.int64)
+    spiked = np.flatnonzero((known["level"] > 0) & (begins >= begin_ns))
+    times = np.concatenate(((begins + (ends - begins) // 2)[spiked], ends))
+    live = np.concatenate((known[MEASURES[column]][spiked], known[column])).astype(np.int64)
+    order = np.argsort(times, kind="stable")
+    return times[order], live[order]
 
 
 def _measure(samples: np.ndarray) -> str:
     """The column that is known most often; the most telling of those that are known as often."""
-    return max(LEVELS, key=lambda column: int((samples[column] != UNKNOWN).sum()))
+    return max(MEASURES, key=lambda column: int((samples[column] != UNKNOWN).sum()))
 
 
-def _timeline(device: int, times_ns: np.ndarray, live: np.ndarray, begin_ns: int, end_ns: int) -> Timeline:
+def _timeline(
+    device: int, times_ns: np.ndarray, live: np.ndarray, begin_ns: int, end_ns: int, *, before: int
+) -> Timeline:
+    """``before`` is what was there at the begin."""
     since_begin = np.maximum(times_ns.astype(np.int64) - begin_ns, 0)
     times = np.concatenate(([0], since_begin, [end_ns - begin_ns]))
-    live = np.concatenate((live[:1], live, live[-1:]))
+    live = np.concatenate(([before], live, live[-1:]))
     kept = thinned(times, live)
     return Timeline(
         device=device,
@@ -147,7 +173,7 @@ def _notes(cell: Cell, samples: np.ndarray, end_ns: int) -> list[str]:
         mine = samples[samples["device"] == device]
         if _measure(mine) != "process_bytes":
             notes.append(_ALL_PROCESSES.format(device=device))
-        notes += _missed_edges(int(device), mine["time_ns"], cell.begin_ns, end_ns)
+        notes += _missed_edges(int(device), mine["end_ns"], cell.begin_ns, end_ns)
         last = mine[-1]
         if last["torch_allocated_bytes"] != UNKNOWN and last["torch_reserved_bytes"]:
             notes.append(
@@ -176,7 +202,7 @@ def _missed_edges(device: int, times_ns: np.ndarray, begin_ns: int, end_ns: int)
 
 def _interval(samples: np.ndarray) -> str:
     """How far apart the samples of a device typically are, for people."""
-    apart = [np.diff(samples["time_ns"][samples["device"] == device]) for device in np.unique(samples["device"])]
+    apart = [np.diff(samples["end_ns"][samples["device"] == device]) for device in np.unique(samples["device"])]
     steps = np.concatenate(apart)
     typical = float(np.median(steps)) if len(steps) else 1e8
     return f"{max(round(typical / 1e8), 1) * 100} ms"

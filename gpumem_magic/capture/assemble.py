@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumem_magic.model.events import Layer
-from gpumem_magic.model.snapshot import Cell, Gap, Snapshot
+from gpumem_magic.model.history import HISTORY_DTYPE, HOST_DTYPE
+from gpumem_magic.model.snapshot import Cell, Gap, Mark, Snapshot
 from gpumem_magic.model.tables import (
     ALLOCATION_DTYPE,
     COUNTERS,
@@ -36,8 +37,9 @@ def snapshot_from_tables(
     process: Process,
     devices: tuple[Device, ...],
     warnings: Iterable[str] = (),
+    history: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """``tables`` is what the core's ``snapshot()`` or ``replay()`` returned."""
+    """``tables`` is what the core's ``snapshot()`` or ``replay()`` returned, ``history`` its levels of samples."""
     allocations = np.sort(np.frombuffer(tables["allocations"], ALLOCATION_DTYPE), order="serial")
     return Snapshot(
         name=name,
@@ -51,12 +53,19 @@ def snapshot_from_tables(
         series=np.frombuffer(tables["series"], SERIES_DTYPE),
         cells=_cells(tables, records),
         gaps=gaps_from_notes(records.notes),
+        marks=marks_from_notes(records.notes),
         stacks=records.stacks(),
         libraries=tuple(records.libraries),
         counters=dict(zip(COUNTERS, np.frombuffer(tables["counters"], "<u8").tolist(), strict=True)),
         events=events,
         warnings=tuple(warnings),
+        history=_rows(history, "rows", HISTORY_DTYPE),
+        host_history=_rows(history, "host", HOST_DTYPE),
     )
+
+
+def _rows(history: Mapping[str, Any] | None, name: str, kind: np.dtype[np.void]) -> np.ndarray | None:
+    return np.frombuffer(history[name], kind) if history is not None and history[name] else None
 
 
 def _frozen(table: np.ndarray) -> np.ndarray:
@@ -114,3 +123,9 @@ def gaps_from_notes(notes: Iterable[Note]) -> tuple[Gap, ...]:
         elif note.text.get("gap") == "end" and gaps and gaps[-1].end_ns == 0:
             gaps[-1] = dataclasses.replace(gaps[-1], end_ns=note.time_ns)
     return tuple(gaps)
+
+
+def marks_from_notes(notes: Iterable[Note]) -> tuple[Mark, ...]:
+    """Marks as the notes ``{"mark": name}`` tell them, in order."""
+    named = ((note.time_ns, note.text.get("mark")) for note in notes)
+    return tuple(Mark(time_ns=time_ns, name=name) for time_ns, name in named if isinstance(name, str))

@@ -19,6 +19,7 @@ from gpumem_magic.capture.records import RecordTable
 from gpumem_magic.model.snapshot import Device, Process, Snapshot
 
 SESSION_FILE = "session.json"
+HISTORY_FILE = "history.bin"
 FORMAT = "gpumem_magic recording"
 VERSION = 1
 _READ_ATTEMPTS = 5
@@ -126,6 +127,7 @@ def open_recording(directory: str | os.PathLike[str]) -> Snapshot:
     records = RecordTable()
     warnings += _read_tables(path, records)
     tables = _replay(path)
+    history = _read_history(path)
     return snapshot_from_tables(
         tables,
         records,
@@ -133,8 +135,18 @@ def open_recording(directory: str | os.PathLike[str]) -> Snapshot:
         name=path.name,
         process=process,
         devices=devices,
-        warnings=[*warnings, *tables["warnings"]],
+        warnings=[*warnings, *tables["warnings"], *history["warnings"]],
+        history=history,
     )
+
+
+def _read_history(path: pathlib.Path) -> dict[str, Any]:
+    """Memory over time; nothing where the recording has none, such as one without a GPU."""
+    file = path / HISTORY_FILE
+    if not file.exists():
+        return {"rows": b"", "host": b"", "warnings": []}
+    found: dict[str, Any] = _core.read_history(str(file))
+    return found
 
 
 def _replay(path: pathlib.Path) -> dict[str, Any]:

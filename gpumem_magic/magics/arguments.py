@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import math
+from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
 
-from gpumem_magic.model.units import parse_size
+from gpumem_magic.model.units import parse_duration, parse_size
 
 
 class MagicParser(argparse.ArgumentParser):
@@ -50,6 +51,7 @@ def cell_parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", type=_positive, metavar="N", help="show at most N lines of each stack")
     parser.add_argument("--min", type=_size, default=0, metavar="SIZE", help="leave out rows below this, e.g. 1MiB")
     parser.add_argument("--save", metavar="NAME", help="also keep the report in the variable NAME")
+    parser.add_argument("--live", action="store_true", help="show the report's picture while the cell runs, too")
     parser.add_argument("--quiet", action="store_true", help="show nothing unless an assertion fails")
     parser.add_argument(
         "--assert-peak",
@@ -65,10 +67,55 @@ def cell_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _durations(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def _ordinals(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of GPU numbers such as 0,1")
+    return tuple(int(part) for part in parts)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 1 <= rate <= 100:  # noqa: PLR2004  (what the sampler takes)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of samples a second from 1 to 100")
+    return rate
+
+
+def _add_watching(verbs: Any) -> None:
+    """The verbs that are about memory over time."""
+    watch = verbs.add_parser("watch", help="the live dashboard; options set what it shows")
+    watch.add_argument("--window", type=_durations, metavar="TIME", help="how much time is shown: 30s, 5min, 2h, all")
+    watch.add_argument("--devices", type=_ordinals, metavar="N,N", help="unfold the pictures of these GPUs only")
+    watch.add_argument("--rate", type=_rate, metavar="HZ", help="samples a second, 1 to 100 (10)")
+    watch.add_argument("--pause", action="store_true", help="stop drawing; recording goes on")
+    watch.add_argument("--resume", action="store_true", help="draw again")
+    watch.add_argument("--clear-cells", action="store_true", help="take finished cells off its table")
+    verbs.add_parser("close", help="close the dashboard; a still picture stays")
+    timeline = verbs.add_parser("timeline", help="memory over time as a still picture")
+    timeline.add_argument("--window", type=_durations, metavar="TIME", help="the latest 30s, 5min, 2h; all by default")
+    timeline.add_argument("--devices", type=_ordinals, metavar="N,N", help="these GPUs only")
+    mark = verbs.add_parser("mark", help="give this moment a name, in every picture")
+    mark.add_argument("name", nargs="+", help="the name")
+
+
 def line_parser() -> argparse.ArgumentParser:
     """``%gpumem VERB``."""
-    parser = MagicParser(prog="%gpumem", description="GPU memory of this notebook. Without a verb: where things stand.")
+    parser = MagicParser(
+        prog="%gpumem",
+        description="GPU memory of this notebook. Without a verb: the live dashboard; in a terminal, a panel of text.",
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=MagicParser)
+    _add_watching(verbs)
     verbs.add_parser("status", help="what is tracked, by which library, at what cost, and what is wrong")
     verbs.add_parser("on", help="track again after off, pause or a profiler")
     verbs.add_parser("off", help="stop tracking and give CUPTI back; the recording ends")

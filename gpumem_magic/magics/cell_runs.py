@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
     from gpumem_magic.analysis.cell_report import CellReport
+    from gpumem_magic.magics.live_views import LiveView, LiveViews
     from gpumem_magic.session import Session
 
 
@@ -32,14 +33,16 @@ class _Run:
     span: int
     options: argparse.Namespace | None
     description: dict[str, Any]
+    live: LiveView | None = None
 
 
 class CellRuns:
     """Hooks into IPython's ``pre_run_cell`` and ``post_run_cell``. Runs may be nested (``%run``, ``run_cell``)."""
 
-    def __init__(self, shell: InteractiveShell, session: Session) -> None:
+    def __init__(self, shell: InteractiveShell, session: Session, live_views: LiveViews) -> None:
         self._shell = shell
         self._session = session
+        self._live_views = live_views
         self._runs: list[_Run] = []
 
     @property
@@ -69,7 +72,13 @@ class CellRuns:
         except (UsageError, MagicHelpShown):
             options = None  # the cell does not run: the input transformer has said why
         description = self._describe(raw, info)
-        self._runs.append(_Run(self._session.open_span(**description), options, description))
+        is_live = options is not None and options.live and self._live_views.is_notebook()
+        if is_live:
+            self._live_views.prepare()
+        run = _Run(self._session.open_span(**description), options, description)
+        self._runs.append(run)
+        if is_live:
+            run.live = self._live_views.show_cell(run.span)
 
     def _describe(self, raw: str, info: ExecutionInfo) -> dict[str, Any]:
         nested = bool(self._runs)
@@ -99,6 +108,7 @@ class CellRuns:
         self._session.close_span(run.span, **run.description)
         if not self._runs:
             self._session.check()
+            self._live_views.cell_ended()
         if run.options is not None and (result is None or result.error_before_exec is None):
             self._report(run, result)
 
@@ -119,7 +129,9 @@ class CellRuns:
         if options.save:
             self._shell.user_ns[options.save] = answer
         complaint = broken_promise(report, options)
-        if not options.quiet or complaint:
+        if run.live is not None:
+            run.live.close(instead=answer._repr_mimebundle_())
+        elif not options.quiet or complaint:
             show(answer)
         if complaint and result is not None and result.error_in_exec is None:
             self._fail(result, complaint)

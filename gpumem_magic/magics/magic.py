@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from gpumem_magic import api
 from gpumem_magic.analysis.cell_table import cell_table
+from gpumem_magic.analysis.overview import overview
 from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.capture import recording
 from gpumem_magic.magics.arguments import MagicHelpShown, line_parser
 from gpumem_magic.magics.cell_line import MarkHider, parse
 from gpumem_magic.magics.cell_runs import CellRuns
+from gpumem_magic.magics.live import SessionSource
+from gpumem_magic.magics.live_views import LiveViews
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.status_rows import status_rows
 from gpumem_magic.views.cell_table import render_cell_table
+from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
 from gpumem_magic.views.shown import Shown
 from gpumem_magic.views.status import render_status
@@ -37,7 +41,10 @@ class GpuMemoryMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.session = api.session()
-        self.cell_runs = CellRuns(shell, self.session)
+        self.live_views = LiveViews(
+            SessionSource(self.session, lambda: self.cell_runs.is_running), lambda: is_notebook(shell)
+        )
+        self.cell_runs = CellRuns(shell, self.session, self.live_views)
         self.mark_hider = MarkHider(lambda: self.cell_runs.is_running)
 
     def install(self) -> None:
@@ -49,6 +56,7 @@ class GpuMemoryMagics(Magics):
 
     def remove(self) -> None:
         """Undo ``install``."""
+        self.live_views.close()
         self.cell_runs.remove()
         if self.mark_hider in self.shell.input_transformers_cleanup:
             self.shell.input_transformers_cleanup.remove(self.mark_hider)
@@ -68,7 +76,7 @@ class GpuMemoryMagics(Magics):
             return
         except ValueError as error:
             raise UsageError(f"%gpumem {line}: {error}.") from None
-        getattr(self, f"_{arguments.verb or 'status'}")(arguments)
+        getattr(self, f"_{arguments.verb or 'watch'}")(arguments)
 
     def _run_inside(self, line: str, cell: str) -> None:
         """``%%gpumem`` below another cell magic: IPython hands us text, and we hand it back as a cell."""
@@ -76,6 +84,45 @@ class GpuMemoryMagics(Magics):
         with self.mark_hider.invited():
             result = self.shell.run_cell(f"%%gpumem {line}\n{cell}", store_history=False)
         result.raise_error()
+
+    def _watch(self, arguments: argparse.Namespace) -> None:
+        if self.session.state == "off":
+            raise UsageError("Nothing is being recorded. %gpumem on begins a recording.")
+        if self.session.state == "no GPU":
+            self._status(arguments)  # it says what is missing and what to do
+            return
+        settings = _settings(arguments)
+        if getattr(arguments, "rate", None):
+            self.session.sampling_rate(arguments.rate)
+        if not self.live_views.is_notebook():
+            show(Shown(None, render_overview(overview(self.session.snapshot())), lambda _: ()))
+            return
+        clears = getattr(arguments, "clear_cells", False)
+        dashboard = self.live_views.dashboard
+        if dashboard is None or not (settings or clears):
+            dashboard = self.live_views.show()
+        if settings:
+            dashboard.set(**settings)
+        if clears:
+            dashboard.clear_cells()
+
+    def _close(self, _arguments: argparse.Namespace) -> None:
+        if not self.live_views.close():
+            raise UsageError("No dashboard is open. %gpumem opens one.")
+
+    def _timeline(self, arguments: argparse.Namespace) -> None:
+        try:
+            snapshot = self.session.snapshot()
+            found = overview(snapshot, window_s=arguments.window or None, devices=arguments.devices)
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+        show(Shown(None, render_timeline(found), lambda _: ()))
+
+    def _mark(self, arguments: argparse.Namespace) -> None:
+        try:
+            self.session.mark(" ".join(arguments.name))
+        except RuntimeError as error:
+            raise UsageError(str(error)) from None
 
     def _status(self, _arguments: argparse.Namespace) -> None:
         show(Shown(None, render_status(status_rows(self.session.status())), lambda _: ()))
@@ -113,3 +160,20 @@ class GpuMemoryMagics(Magics):
         except (RuntimeError, ValueError) as error:
             raise UsageError(str(error)) from None
         self._status(arguments)
+
+
+def is_notebook(shell: InteractiveShell) -> bool:
+    """Whether there is a kernel, and so perhaps a page, behind the shell."""
+    return getattr(shell, "kernel", None) is not None
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What ``%gpumem watch`` was asked to set in the dashboard."""
+    settings: dict[str, Any] = {}
+    if getattr(arguments, "window", None) is not None:
+        settings["window_ms"] = arguments.window * 1e3
+    if getattr(arguments, "devices", None):
+        settings["devices"] = list(arguments.devices)
+    if getattr(arguments, "pause", False) or getattr(arguments, "resume", False):
+        settings["paused"] = arguments.pause
+    return settings

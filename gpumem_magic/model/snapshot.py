@@ -100,6 +100,14 @@ class Gap:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A moment that somebody gave a name."""
+
+    time_ns: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A recording at one moment. Arrays are columns; see ``model.tables`` for their fields.
 
@@ -122,8 +130,10 @@ class Snapshot:
     libraries: tuple[str, ...]  # paths; index 0 is ""
     counters: Mapping[str, int]
     events: EventLog
+    marks: tuple[Mark, ...] = ()  # by time
     warnings: tuple[str, ...] = ()  # what of the recording could not be read, in sentences
-    samples: np.ndarray | None = None  # SAMPLE_DTYPE, by time, taken while calls were not seen; None when none were
+    history: np.ndarray | None = None  # HISTORY_DTYPE, by device, level and time; None when nothing was sampled
+    host_history: np.ndarray | None = None  # HOST_DTYPE, by level and time; None when nothing was sampled
 
     @property
     def live_bytes(self) -> int:

@@ -38,6 +38,25 @@ def _not_a_size(text: object) -> str:
     return f"{text!r} is not a size. Write a number and a unit, such as 512MiB, 16GiB or 4096 (bytes)."
 
 
+_TIMES = {"ms": 1e-3, "": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``30s``, ``5min``, ``2h``, ``1.5 d``, ``45``; 0 from ``all``.
+
+    Raises:
+        ValueError: the text is no length of time, or is 0.
+    """
+    if text.strip().lower() == "all":
+        return 0.0
+    match = _TIME.fullmatch(text)
+    seconds = float(match[1]) * _TIMES.get(match[2].lower(), 0.0) if match else 0.0
+    if not seconds:
+        raise ValueError(f"{text!r} is not a length of time. Write a number and a unit, such as 30s, 5min or 2h.")
+    return seconds
+
+
 def format_size(size: float, *, signed: bool = False) -> str:
     """``1.50 GiB``, ``12.0 MiB``, ``800 B``: three significant digits, 1024-based; ``signed`` adds a plus.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpumem_magic.analysis.cell_report import SpanMark
     from gpumem_magic.analysis.timelines import Timeline
 
+PLOT_HEIGHT = 132
 _BYTE_STEPS = (0.1, 0.2, 0.25, 0.5, 1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200, 250, 256)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _CLOSE_TO_CAPACITY = 0.6
@@ -37,14 +38,15 @@ class Band:
     begin: float
     end: float
     label: str
+    short: str = ""  # stands for the label where there is little room
+    hint: str = ""  # what a pointer that rests on it is told; the label when empty
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A picture, with x and y from 0 to 1 (y upwards)."""
+class Plot:
+    """What every picture has around what it shows; x and y from 0 to 1 (y upwards)."""
 
-    x: np.ndarray  # of the step function's points
-    y: np.ndarray
+    height: int = PLOT_HEIGHT  # of the plot itself, in pixels
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     peak: Tick  # where the peak is in time
@@ -52,6 +54,15 @@ class Chart:
     capacity_y: float | None  # None when the capacity is not in the picture
     spans: tuple[Band, ...]
     gaps: tuple[Band, ...]
+    gap_words_y: float = 0.0  # how far up a gap says that it is one
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Chart(Plot):
+    """One step function."""
+
+    x: np.ndarray  # of the step function's points
+    y: np.ndarray
 
 
 def chart(
@@ -69,14 +80,13 @@ def chart(
         spans: named stretches to mark below the curve.
         gaps: (begin, end) in seconds of stretches in which calls were not seen.
     """
-    near = capacity_bytes is not None and line.peak_bytes >= _CLOSE_TO_CAPACITY * capacity_bytes
-    top = max(line.peak_bytes, capacity_bytes or 0) * 1.02 if near else line.peak_bytes * 1.12
-    top, duration = max(top, 1.0), max(line.duration_s, 1e-9)
+    top, near = reach(line.peak_bytes, capacity_bytes)
+    duration = max(line.duration_s, 1e-9)
     return Chart(
         x=line.seconds / duration,
         y=line.live_bytes / top,
-        x_ticks=_time_ticks(duration),
-        y_ticks=_byte_ticks(top),
+        x_ticks=time_ticks(0.0, duration),
+        y_ticks=byte_ticks(top),
         peak=Tick(
             at=line.peak_s / duration,
             label=f"peak {format_size(line.peak_bytes)} at {format_duration(line.peak_s)}",
@@ -88,26 +98,45 @@ def chart(
     )
 
 
+def reach(peak_bytes: int, capacity_bytes: int | None) -> tuple[float, bool]:
+    """How many bytes a picture reaches up to, at least 1, and whether the capacity is in it."""
+    near = bool(capacity_bytes) and peak_bytes >= _CLOSE_TO_CAPACITY * (capacity_bytes or 0)
+    return max(max(peak_bytes, capacity_bytes or 0) * 1.02 if near else peak_bytes * 1.12, 1.0), near
+
+
 def _band(begin: float, end: float, label: str, duration: float) -> Band:
     return Band(begin=min(max(begin / duration, 0), 1), end=min(max(end / duration, 0), 1), label=label)
 
 
-def _time_ticks(duration: float, most: int = 6) -> tuple[Tick, ...]:
+def time_ticks(begin: float, end: float, most: int = 6) -> tuple[Tick, ...]:
+    """At most ``most`` + 1 round times from ``begin`` to ``end`` (seconds)."""
+    duration = end - begin
     step = nice_step(duration / most)
-    count = int(duration / step + 1e-6)
-    return tuple(Tick(at=n * step / duration, label=format_duration(n * step) if n else "0") for n in range(count + 1))
+    first, last = math.ceil(begin / step - 1e-6), int(end / step + 1e-6)
+    return tuple(
+        Tick(at=min(max((n * step - begin) / duration, 0.0), 1.0), label=_round_time(n * step) if n else "0")
+        for n in range(first, last + 1)
+    )
+
+
+def _round_time(seconds: float) -> str:
+    """``2 min`` rather than ``2 min 0 s``."""
+    return format_duration(seconds).removesuffix(" 0 s").removesuffix(" 0 min")
+
+
+_LONG_STEPS = (10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 
 
 def nice_step(least: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is at least ``least``; minutes and hours above 60 s."""
-    for step in (60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400) if least > 30 else ():  # noqa: PLR2004
+    """The smallest of 1, 2, 5 times a power of ten that is at least ``least``; above 10 s parts of minutes and days."""
+    for step in _LONG_STEPS if least > _LONG_STEPS[0] else ():
         if step >= least:
             return float(step)
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def _byte_ticks(top: float, most: int = 4) -> tuple[Tick, ...]:
+def byte_ticks(top: float, most: int = 4) -> tuple[Tick, ...]:
     """At most ``most`` round numbers above 0, all in the same unit."""
     unit = min(max(math.floor(math.log(max(top, 1.0), 1024)), 0), len(_UNITS) - 1)
     scaled = top / 1024.0**unit

@@ -50,9 +50,9 @@ def shortened(text: str, width: int) -> str:
     """``text`` in at most ``width`` cells: the end gives way to an ellipsis."""
     if text_width(text) <= width:
         return text
-    while text and text_width(text) > max(width - 1, 0):
-        text = text[:-1]
-    return text.rstrip() + "…" if width > 0 else ""
+    taken = itertools.accumulate(text_width(char) for char in text)
+    kept = sum(1 for _ in itertools.takewhile(lambda cells: cells <= max(width - 1, 0), taken))
+    return text[:kept].rstrip() + "…" if width > 0 else ""
 
 
 def without_middle(text: str, width: int) -> str:
@@ -111,8 +111,28 @@ def sparkline(line: Timeline, cells: int = 60) -> str:
     """Highest live bytes per stretch of time, from 0 to the peak."""
     edges = np.linspace(0, max(line.duration_s, 1e-9), cells + 1)
     highest = [_highest(line, low, high) for low, high in itertools.pairwise(edges.tolist())]
-    top = max(line.peak_bytes, 1)
-    return "".join(" " if not value else _LEVELS[min(int(value * len(_LEVELS) / top), 7)] for value in highest)
+    return levels(highest, max(line.peak_bytes, 1))
+
+
+def levels(values: Sequence[float], top: float) -> str:
+    """One block per value, from 0 to ``top``; something nonzero is always seen."""
+    return "".join(" " if not value else _LEVELS[min(int(value * len(_LEVELS) / top), 7)] for value in values)
+
+
+def stacked_bar(parts: Sequence[tuple[str, float]], whole: float, cells: int) -> str:
+    """Parts (sign, size) side by side, ``whole`` being ``cells`` wide.
+
+    Every part that is not 0 is seen as long as there are cells for it; the largest gives way.
+    """
+    scale = cells / whole if whole > 0 else 0
+    edges = np.rint(np.cumsum([0.0, *(max(size, 0) for _, size in parts)]) * scale).astype(int)
+    widths = np.diff(np.minimum(edges, cells))
+    for place, (_, size) in enumerate(parts):
+        if size > 0 and not widths[place] and scale:
+            widths[place] = 1
+            if widths.sum() > min(cells, max(int(edges[-1]), 1)) and widths.max() > 1:
+                widths[int(np.argmax(widths))] -= 1
+    return "".join(sign * width for (sign, _), width in zip(parts, widths.tolist(), strict=True))[:cells]
 
 
 def _highest(line: Timeline, low: float, high: float) -> int:

@@ -27,6 +27,19 @@ LIGHT = {
     "warning-fg": "#6f4b00",
     "error-bg": "#fde7e1",
     "error-fg": "#8e2d06",
+    # What fills a device: areas, and the edges that part them. What rarely moves is grey.
+    "band-other": "#e6e9ec",
+    "edge-other": "#7d8590",
+    "band-base": "#7c8691",
+    "edge-base": "#424a53",
+    "band-unexplained": "#f5d78f",
+    "edge-unexplained": "#a86400",
+    "band-live": "#4a9ccb",
+    "edge-live": "#0072b2",
+    "band-cached": "#dfa9c7",
+    "edge-cached": "#a8477f",
+    "band-high": "#dcebf5",  # how far up tracked memory went for less than a row's time
+    "edge-high": "#4a97c4",
 }
 DARK = {
     "fg": "#e8eaed",
@@ -44,6 +57,18 @@ DARK = {
     "warning-fg": "#f6d58a",
     "error-bg": "#46210f",
     "error-fg": "#ffc0a6",
+    "band-other": "#2d333a",
+    "edge-other": "#79828d",
+    "band-base": "#929ba6",
+    "edge-base": "#d3d9e0",
+    "band-unexplained": "#694e0e",
+    "edge-unexplained": "#f2a03d",
+    "band-live": "#0d5a87",
+    "edge-live": "#56b4e9",
+    "band-cached": "#b0668f",
+    "edge-cached": "#eeb3d3",
+    "band-high": "#173348",
+    "edge-high": "#3c86b5",
 }
 _PAGE_VARIABLES = {
     "fg": "--jp-content-font-color1",

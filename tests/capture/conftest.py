@@ -66,6 +66,13 @@ def quick(session, interval_s=0.05):
 def our_threads():
     return sorted(each.name for each in threading.enumerate() if each.name.startswith("gpumem"))
 
+def native_threads():
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/comm") as file:
+            names.append(file.read().strip())
+    return sorted(name for name in names if name.startswith("gpumem"))
+
 class Params(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("name", ctypes.c_char_p), ("old", ctypes.c_char_p),
                 ("old_size", ctypes.c_size_t), ("multiple", ctypes.c_uint8), ("padding", ctypes.c_uint8 * 7)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpumem_magic.model.units import format_count, format_duration, format_size, parse_size
+from gpumem_magic.model.units import format_count, format_duration, format_size, parse_duration, parse_size
 
 KIB, MIB, GIB, TIB, PIB = (1024**power for power in range(1, 6))
 LARGEST = 2**63 - 1
@@ -184,3 +184,17 @@ def test_format_duration(seconds: float, text: str) -> None:
 def test_no_duration_is_written_with_an_exponent(seconds: float) -> None:
     if seconds == 0 or seconds >= 1e-12:
         assert "e+" not in format_duration(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("5min", 300), ("5 m", 300), ("2h", 7200), ("1.5 d", 129600), ("45", 45), ("250ms", 0.25), ("All", 0)],
+)
+def test_parse_duration(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 years", "-3s", "0", "0min", "1e3s", "s", "1,5h"])
+def test_what_is_no_length_of_time(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a length of time"):
+        parse_duration(text)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpumem_magic.capture.recording import RecordingError, open_recording, recordings
+from gpumem_magic.model.history import HISTORY_DTYPE, HOST_DTYPE, LEVEL_ROWS, LEVELS, by_device, finest
 
 from .process import run_program
 
@@ -42,6 +43,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
                 free(alloc(8192))
         cuda.cuMemFree_v2(ctypes.c_uint64(0x123))
         api.session().pause(); api.session().resume()
+        assert api.session()._sampler.refresh(30) and api.session()._sampler.refresh()
         answer(directory=gpumem.status().recording)
         gpumem.stop()
         """,
@@ -76,6 +78,9 @@ def read_everything(directory: pathlib.Path) -> Snapshot | None:
     for gap in snapshot.gaps:
         assert isinstance(gap.reason, str)
     snapshot.events.between(0, 2**64 - 1)
+    for rows in by_device(snapshot.history).values() if snapshot.history is not None else ():
+        finest(rows)
+        assert (rows["samples"] > 0).all()
     assert all(warning.endswith(".") for warning in snapshot.warnings)
     return snapshot
 
@@ -123,6 +128,19 @@ def forge_records(data: bytearray) -> None:
     forge_header(data)
 
 
+def forge_rows(data: bytearray) -> None:
+    """Give the first row of each level of the first device the checksum of what it says now."""
+    forge_header(data)
+    device = 4096 + LEVELS * LEVEL_ROWS * (HOST_DTYPE.itemsize + 4)
+    checks = device + LEVELS * LEVEL_ROWS * HISTORY_DTYPE.itemsize
+    if len(data) < checks + LEVELS * LEVEL_ROWS * 4:
+        return
+    for slot in range(0, LEVELS * LEVEL_ROWS, LEVEL_ROWS):
+        row = device + slot * HISTORY_DTYPE.itemsize
+        data[row + 24 : row + 32] = struct.pack("<q", -(2**63))
+        struct.pack_into("<I", data, checks + slot * 4, zlib.crc32(data[row : row + HISTORY_DTYPE.itemsize]))
+
+
 @pytest.mark.parametrize(
     ("pattern", "forge"),
     [
@@ -131,6 +149,8 @@ def forge_records(data: bytearray) -> None:
         ("tables-00000001.bin", None),
         ("tables-00000001.bin", forge_records),
         ("session.json", None),
+        ("history.bin", None),
+        ("history.bin", forge_rows),
     ],
 )
 def test_mutations(pattern: str, forge: Callable[[bytearray], None] | None, copy: pathlib.Path) -> None:
@@ -292,9 +312,56 @@ def test_directories_that_are_no_recordings(tmp_path: pathlib.Path) -> None:
 
 
 def test_missing_parts(copy: pathlib.Path) -> None:
-    for name in ("events-00000001.bin", "tables-00000001.bin"):
+    for name in ("events-00000001.bin", "tables-00000001.bin", "history.bin"):
         (copy / name).unlink()
         assert read_everything(copy) is not None
+
+
+def damaged_history(copy: pathlib.Path, change: Callable[[bytearray], object]) -> tuple[Snapshot, list[str]]:
+    """What is read after ``change``, and what is said of it."""
+    data = bytearray((copy / "history.bin").read_bytes())
+    change(data)
+    (copy / "history.bin").write_bytes(data)
+    snapshot = read_everything(copy)
+    assert snapshot is not None
+    snapshot.self_check()
+    return snapshot, [warning for warning in snapshot.warnings if warning.startswith("history.bin: ")]
+
+
+def test_a_row_of_the_history_that_is_damaged(copy: pathlib.Path, sound: pathlib.Path) -> None:
+    whole = open_recording(sound).history
+    assert whole is not None
+    device = 4096 + LEVELS * LEVEL_ROWS * (HOST_DTYPE.itemsize + 4)
+
+    def change(data: bytearray) -> None:
+        data[device + 30] ^= 1
+
+    snapshot, said = damaged_history(copy, change)
+    assert said == ["history.bin: 1 of its rows are damaged and left out."]
+    assert snapshot.history is not None
+    assert snapshot.history.tobytes() == whole[1:].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data.clear(), "cut short within its header"),
+        (lambda data: data.__delitem__(slice(5000, None)), "cut short"),
+        (lambda data: data.__setitem__(slice(0, 8), b"GPUMEMEV"), "not a segment"),
+        (lambda data: data.__setitem__(40, data[40] ^ 1), "header is damaged"),
+        (lambda data: (data.__setitem__(8, 2), forge_header(data)), "format version 2"),
+        (lambda data: (data.__setitem__(16, 128), forge_header(data)), "sizes that this format version does not have"),
+        (
+            lambda data: (data.__setitem__(slice(32, 40), b"\xff" * 8), forge_header(data)),
+            "more devices than there are",
+        ),
+    ],
+)
+def test_a_history_that_is_none(change: Callable[[bytearray], object], told: str, copy: pathlib.Path) -> None:
+    snapshot, said = damaged_history(copy, change)
+    assert snapshot.history is None
+    (warning,) = said
+    assert told in warning
 
 
 def test_a_fold_that_is_foreign(copy: pathlib.Path) -> None:

@@ -37,3 +37,27 @@ def test_native_threads_allocate_while_a_c_call_holds_the_gil(program: Callable[
     assert found["rows"] == allocations - frees
     assert found["events"] == found["counters"]["events"]
     assert found["warnings"] == []
+
+
+def test_no_hole_is_left_in_memory_over_time(program: Callable[..., Ended]) -> None:
+    found = program(
+        """
+        import time
+        from gpumem_magic.session import Session
+        session = Session()
+        session.sampling_rate(20)
+        session.start()
+        assert session._sampler.refresh(30)
+        hog = native_threads(holding_the_gil=True)
+        index, begin_ns = session.history(0).next_index, time.monotonic_ns()
+        hog.sleep_milliseconds(1000)
+        end_ns = time.monotonic_ns()
+        rows = session.history(index).rows
+        answer(taken=int(((rows["end_ns"] >= begin_ns) & (rows["end_ns"] <= end_ns)).sum()),
+               longest=int((rows["end_ns"] - rows["begin_ns"]).max()), hogged=end_ns - begin_ns)
+        session.stop()
+        """,
+    ).answer
+    assert found["hogged"] >= 1_000_000_000
+    assert found["taken"] >= 17
+    assert found["longest"] < 200_000_000  # of 50 ms, on a machine that may be busy

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from gpumem_magic.capture.recording import open_recording
+from gpumem_magic.model.history import LEVELS, by_device
 
 from .process import running
 
@@ -62,3 +65,46 @@ def test_every_completed_call_is_in_the_recording(seed: int, home: pathlib.Path)
     # A call that was under way may be recorded and not told, at most one to a thread and not much else.
     assert snapshot.counters["births"] + snapshot.counters["deaths"] <= len(told) + 4
     assert len(snapshot.events) == snapshot.counters["events"]
+
+
+SAMPLE_AND_TELL = """
+import time
+from gpumem_magic import api
+gpumem.start()
+session = api.session()
+session.sampling_rate(100)
+kept = alloc(64 << 20)
+passing = alloc(128 << 20); free(passing)
+assert session._sampler.refresh(30)
+while session.history(0).next_index < 30:
+    time.sleep(0.01)
+answer(next=session.history(0).next_index, levels=session.history_levels().rows.tobytes().hex())
+time.sleep(60)
+"""
+
+
+def test_memory_over_time_is_in_the_recording(home: pathlib.Path) -> None:
+    with running(SAMPLE_AND_TELL, home) as child:
+        assert child.stdout is not None
+        told = json.loads(child.stdout.readline().removeprefix("ANSWER "))
+        (directory,) = home.iterdir()
+        meanwhile = open_recording(directory)  # a recorder at work is no damage
+        child.kill()
+        child.wait()
+    snapshot = open_recording(directory)
+    assert meanwhile.warnings == snapshot.warnings == ()
+    assert meanwhile.history is not None
+    assert snapshot.history is not None
+    assert snapshot.host_history is not None
+    (rows,) = by_device(snapshot.history).values()
+    samples = rows[rows["level"] == 0]
+    assert told["next"] <= len(samples)
+    assert told["next"] <= len(meanwhile.history)
+    assert samples["index"].tolist() == list(range(len(samples)))
+    assert (samples["tracked_max"].max(), samples["tracked_bytes"][-1]) == (192 << 20, 64 << 20)
+    assert set(rows["level"].tolist()) == set(range(LEVELS))
+    assert (rows["samples"][rows["level"] == LEVELS - 1]).tolist() == [len(samples)]
+    known = np.frombuffer(bytes.fromhex(told["levels"]), rows.dtype)
+    before = known[known["level"] == 0]
+    assert samples[: len(before)].tobytes() == before.tobytes()
+    assert snapshot.host_history["rss_bytes"].min() > 0

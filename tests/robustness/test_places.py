@@ -133,6 +133,31 @@ def test_a_disk_that_is_full_from_the_beginning(program: Callable[..., Ended]) -
 
 
 @needs_mount
+def test_a_disk_with_room_for_all_but_the_memory_over_time(program: Callable[..., Ended]) -> None:
+    """The segments of events and tables take 12 MiB, the history of one device 1.6 MiB."""
+    found = program(
+        on_small_disk(13)
+        + """
+from gpumem_magic import api
+from gpumem_magic.capture.recording import open_recording
+gpumem.start()
+assert api.session()._sampler.refresh(30)
+alloc(4096)
+warnings, directory = gpumem.status().warnings, gpumem.status().recording
+sampled = len(gpumem.snapshot().history)
+gpumem.stop()
+opened = open_recording(directory)
+answer(warnings=warnings, sampled=sampled, births=opened.counters["births"], left=opened.history is None,
+       said=opened.warnings)
+""",
+    ).answer
+    (warning,) = found["warnings"]
+    assert warning.startswith("Memory over time cannot be kept on disk (No space left on device).")
+    assert found["sampled"] > 0
+    assert (found["births"], found["left"], found["said"]) == (1, True, [])
+
+
+@needs_mount
 def test_a_disk_that_fills_up(program: Callable[..., Ended]) -> None:
     found = program(
         on_small_disk(24)

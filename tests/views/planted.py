@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.analysis.build import GIB, Recording
+import dataclasses
+from typing import TYPE_CHECKING
+
+from gpumem_magic.model.snapshot import Mark
+from tests.analysis.build import GIB, SECOND, START_NS, Recording
+from tests.analysis.histories import PERIOD_NS, all_levels, samples
+
+if TYPE_CHECKING:
+    from gpumem_magic.model.snapshot import Snapshot
 
 MARKUP = '<b-planted onclick="hit()"></b-planted><script>window.planted = 1</script>\'"&'
 
@@ -19,3 +27,11 @@ def planted_recording() -> tuple[Recording, int]:
     with recording.cell(2, MARKUP, label=MARKUP, cell_id=MARKUP):
         pass
     return recording, cell
+
+
+def planted_history(snapshot: Snapshot) -> Snapshot:
+    """``snapshot`` as if it had been sampled, with a mark whose name is markup."""
+    count = (snapshot.time_ns - START_NS) // PERIOD_NS
+    rows = samples(0, count, tracked_bytes=GIB, used_bytes=2 * GIB, process_bytes=GIB, utilization=50)
+    marks = (Mark(time_ns=START_NS + SECOND, name=MARKUP),)
+    return dataclasses.replace(snapshot, history=all_levels(rows), marks=marks)

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpumem_magic.analysis.bands import BAND_NAMES
+from gpumem_magic.analysis.overview import overview
 from gpumem_magic.views.html import Html, document
+from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.theme import DARK, LIGHT
+from tests.analysis.build import GIB
+from tests.analysis.histories import watched
 from tests.views.planted import MARKUP
 from tests.views.test_html import contrast, every_answer
 
@@ -137,3 +142,51 @@ def test_survives_nbconvert(browser: Browser, theme: str, tmp_path: pathlib.Path
     assert row.evaluate("each => getComputedStyle(each).backgroundColor") == "rgba(0, 0, 0, 0)"
     assert sys.getsizeof(ANSWERS["cell"]) < 60_000
     context.close()
+
+
+SEEN = overview(watched(2))
+
+
+@pytest.mark.parametrize(("scheme", "palette", "page"), [("light", LIGHT, "#ffffff"), ("dark", DARK, "#111418")])
+def test_bands_have_their_colours_and_their_edges_stand_out(
+    browser: Browser, scheme: str, palette: dict[str, str], page: str
+) -> None:
+    content = document(Html(render_overview(SEEN)["text/html"]), "x")
+    with opened(browser, content, scheme=scheme) as shown:
+        for name in BAND_NAMES:
+            band = shown.locator(f".gm-b-{name}").first
+            fill, edge = band.evaluate("each => [getComputedStyle(each).fill, getComputedStyle(each).stroke]")
+            assert hexed(fill) == palette[f"band-{name}"]
+            assert hexed(edge) == palette[f"edge-{name}"]
+            assert contrast(hexed(edge), page) >= 3
+
+
+def test_a_band_is_as_high_in_the_page_as_its_bytes(browser: Browser) -> None:
+    """The drawn height of what is used now, in pixels, against the capacity's line."""
+    with opened(browser, document(Html(render_overview(SEEN)["text/html"]), "x")) as page:
+        tops = page.evaluate(
+            "[...document.querySelector('.gm-device .gm-plot[aria-label^=Memory]').querySelectorAll('.gm-b-cached')]"
+            ".map(each => each.getAttribute('d').match(/V([0-9.]+)H1000V/)[1])",
+        )
+        capacity = page.locator(".gm-capacity").first.evaluate("each => +each.getAttribute('y1')")
+    height = 140
+    ground, used = height + 18, SEEN.devices[0].used_bytes
+    assert used is not None
+    drawn = (height - float(tops[-1])) / (ground - capacity) * 141 * GIB
+    assert abs(drawn - used) < 0.01 * 141 * GIB
+
+
+@pytest.mark.parametrize("width", [360, 600, 1000])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_pictures_fit_any_page(browser: Browser, devices: int, width: int) -> None:
+    seen = overview(watched(devices))
+    for text in (render_overview(seen)["text/html"], render_timeline(seen)["text/html"]):
+        with opened(browser, document(Html(text), "x"), width=width) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(STICKING_OUT) == []
+            plots = page.evaluate("[...document.querySelectorAll('.gm-plot')].map(each => each.clientWidth)")
+            assert len(set(plots)) == 1, "pictures on one clock have one width"
+
+
+def hexed(rgb: str) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*[int(each) for each in re.findall(r"\d+", rgb)[:3]])

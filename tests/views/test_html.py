@@ -10,18 +10,20 @@ import pytest
 
 from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
+from gpumem_magic.analysis.overview import overview
 from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.views.cell_report import render_cell_report
 from gpumem_magic.views.cell_table import render_cell_table
 from gpumem_magic.views.chart import chart
 from gpumem_magic.views.html import Html, breakable, document, escaped, tag
+from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
 from gpumem_magic.views.status import render_status
 from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.theme import DARK, LIGHT, style
 from tests.analysis import scenes
 from tests.analysis.build import MIB, Recording
-from tests.views.planted import MARKUP, planted_recording
+from tests.views.planted import MARKUP, planted_history, planted_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,9 @@ def every_answer() -> Iterator[tuple[str, str]]:
     yield "cell", render_cell_report(cell_report(snapshot, cell))["text/html"]
     yield "cells", render_cell_table(cell_table(snapshot))["text/html"]
     yield "recording", render_recording_report(recording_report(snapshot))["text/html"]
+    seen = overview(planted_history(snapshot))
+    yield "overview", render_overview(seen)["text/html"]
+    yield "timeline", render_timeline(seen)["text/html"]
     yield "status", render_status([(MARKUP, MARKUP, "error")], title=MARKUP, next_=MARKUP)["text/html"]
 
 

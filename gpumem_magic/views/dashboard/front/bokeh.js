@@ -1,0 +1,21 @@
+// BokehJS, once per page. It comes from the kernel, since nothing may be fetched from elsewhere, and is evaluated with
+// an object of our own in the place of the page's globals: a Bokeh that others brought stays theirs, untouched.
+
+const SHARED = Symbol.for("gpumem_magic.bokeh");
+
+async function loadBokeh(model) {
+  globalThis[SHARED] ??= new Map();
+  const loaded = globalThis[SHARED];
+  const version = model.get("bokeh_version");
+  if (!loaded.has(version)) loaded.set(version, evaluateBokeh(model));
+  return loaded.get(version);
+}
+
+async function evaluateBokeh(model) {
+  const carrier = await model.widget_manager.get_model(model.get("bokeh_script").replace("IPY_MODEL_", ""));
+  const script = new TextDecoder().decode(await unzipped(carrier.get("script")));
+  const globals = {};
+  new Function(script).call(globals);
+  globals.Bokeh.set_log_level("error");
+  return globals.Bokeh;
+}

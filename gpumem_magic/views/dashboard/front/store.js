@@ -1,0 +1,147 @@
+// What the page knows of one dashboard: one store per widget model, shared by all its views, fed by the kernel.
+//
+// Each message of the kernel has a number. A message that is missed makes the store ask for everything anew; until
+// that comes it draws what it has. What arrives while the state is still being unpacked waits its turn.
+
+class Store {
+  constructor(model) {
+    this.model = model;
+    this.listeners = new Set();
+    this.waiting = [];
+    this.asked = false;
+    this.heardAt = Date.now();
+    this.ended = "";
+    model.on("msg:custom", (message, buffers) => this.receive(message, buffers));
+    this.ready = this.load(model.get("state"), model.get("levels"));
+  }
+
+  async load(state, packed) {
+    this.waiting ??= [];
+    const numbers = await unpacked(packed);
+    this.seq = state.seq;
+    this.config = state.config;
+    this.document = state.document;
+    this.now = state.now;
+    this.panels = new Map(state.panels.map((panel) => [panel.name, new PanelData(panel)]));
+    this.header = state.header;
+    this.keyed = {spans: new Map(), marks: new Map()};
+    this.take("spans", state.spans);
+    this.take("marks", state.marks);
+    this.ended = state.ended;
+    this.histories = historiesFrom(numbers, state.config);
+    const waiting = this.waiting;
+    this.waiting = null;
+    for (const message of waiting) this.receive(message);
+    this.tell("all");
+  }
+
+  receive(message, buffers) {
+    this.heardAt = Date.now();
+    if (message.kind === "full") {
+      if (this.waiting === null && message.state.seq < this.seq) return;
+      this.asked = false;
+      this.ready = this.load(message.state, buffers[0]);
+    } else if (this.waiting !== null) {
+      this.waiting.push(message);
+    } else if (message.seq === this.seq + 1) {
+      this.apply(message);
+    } else if (message.seq > this.seq && !this.asked) {
+      this.asked = true;
+      this.model.send({kind: "resync", seq: this.seq});
+    }
+  }
+
+  apply(message) {
+    this.seq = message.seq;
+    this.now = message.now;
+    for (const [device, ...row] of message.rows ?? []) this.histories.get(device)?.add(row);
+    for (const [device, ...row] of message.open ?? []) {
+      const history = this.histories.get(device);
+      if (history) history.open = row;
+    }
+    for (const [name, change] of Object.entries(message.panels ?? {})) this.panels.get(name)?.apply(change);
+    for (const name of ["spans", "marks"]) if (message[name]) this.take(name, message[name]);
+    for (const name of ["header", "ended"]) if (name in message) this[name] = message[name];
+    if (message.config) Object.assign(this.config, message.config);
+    this.tell(message);
+  }
+
+  // Put in what is new or changed, by key; `this[name]` is the list that is drawn.
+  take(name, items) {
+    const known = this.keyed[name];
+    for (const item of items) known.set(item.key, item);
+    this[name] = [...known.values()].slice(-MOST_KEYED);
+    if (known.size > 2 * MOST_KEYED) this.keyed[name] = new Map(this[name].map((item) => [item.key, item]));
+  }
+
+  tell(change) {
+    for (const listener of this.listeners) listener(change);
+  }
+
+  send(message) {
+    this.model.send(message);
+  }
+}
+
+// Rows of a table panel by key, and the order in which the kernel ranks them.
+class PanelData {
+  constructor({rows, order, details, sparks, ...definition}) {
+    this.definition = definition;
+    this.rows = new Map(Object.entries(rows));
+    this.details = new Map(Object.entries(details));
+    this.sparks = new Map(Object.entries(sparks ?? {}));
+    this.order = order;
+    this.version = 0;
+  }
+
+  apply({set = {}, order, details = {}}) {
+    for (const [key, row] of Object.entries(set)) this.rows.set(key, row);
+    for (const [key, detail] of Object.entries(details)) this.details.set(key, detail);
+    if (order) {
+      const kept = new Set(order);
+      for (const map of [this.rows, this.details, this.sparks]) {
+        for (const key of map.keys()) if (!kept.has(key)) map.delete(key);
+      }
+      this.order = order;
+    }
+    this.definition.columns.forEach((column) => column.kind === "spark" && this.remember(column));
+    this.version += 1;
+  }
+
+  remember(column) {
+    for (const [key, row] of this.rows) {
+      const values = this.sparks.get(key) ?? [];
+      values.push(row[column.of]);
+      if (values.length > column.points) values.shift();
+      this.sparks.set(key, values);
+    }
+  }
+}
+
+const HOST = 255;
+const MOST_KEYED = 500;
+
+function historiesFrom(numbers, config) {
+  const histories = new Map();
+  const {columns} = config.history;
+  for (const device of [...config.devices.map((each) => each.ordinal), HOST]) {
+    histories.set(device, new Levels({...config.history, host: device === HOST}));
+  }
+  for (let at = 0; at < numbers.length; at += columns + 2) {
+    const history = histories.get(numbers[at]);
+    history?.place(numbers[at + 1], Array.from(numbers.subarray(at + 2, at + 2 + columns)));
+  }
+  return histories;
+}
+
+// Numbers (float64) out of what the kernel compressed.
+async function unpacked(packed) {
+  if (!packed || !packed.byteLength) return new Float64Array(0);
+  return new Float64Array(await unzipped(packed));
+}
+
+async function unzipped(packed) {
+  const bytes = new Uint8Array(packed.buffer, packed.byteOffset, packed.byteLength);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}

@@ -1,0 +1,1 @@
+"""One panel per file. A new file with a ``PANEL`` in it is a new panel."""

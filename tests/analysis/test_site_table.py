@@ -1,0 +1,94 @@
+"""The table of allocation sites that is refreshed while a program runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpumem_magic.analysis.frames import notebook_labels
+from gpumem_magic.analysis.site_table import SiteRow, SiteTable
+from tests.analysis.build import MIB, Recording, notebook
+
+if TYPE_CHECKING:
+    from gpumem_magic.model.snapshot import Snapshot
+
+BATCH = ("/home/ada/train.py", "make_batch", 12)
+TRAIN = ("/home/ada/train.py", "train", 40)
+EVALUATE = ("/home/ada/train.py", "evaluate", 60)
+
+
+def rows(snapshot: Snapshot, most: int = 300) -> dict[str, SiteRow]:
+    return {row.name.where: row for row in SiteTable(most).rows(snapshot, notebook_labels(snapshot))}
+
+
+def test_a_row_has_the_exact_numbers_of_its_site() -> None:
+    recording = Recording()
+    with recording.cell(1, "train()"):
+        first = recording.alloc(8 * MIB, BATCH, thread=11)
+        second = recording.alloc(4 * MIB, BATCH, thread=12)
+        recording.free(first)
+        recording.fail(1 << 40, BATCH)
+    found = rows(recording.snapshot())["train.py:12 make_batch"]
+    assert (found.count, found.live_count, found.live_bytes) == (2, 1, 4 * MIB)
+    assert (found.peak_bytes, found.allocated_bytes, found.failed_count) == (12 * MIB, 12 * MIB, 1)
+    assert (found.name.library, found.name.kind, found.name.cell) == ("torch (libc10_cuda)", "cuMemAlloc", "In [1]")
+    assert found.name.function == "make_batch"
+    assert found.threads == (12,)
+    (birth,) = recording.ledger.allocations["birth_ns"]
+    assert found.oldest_ns == birth
+    assert second
+
+
+def test_without_allocations_age_and_threads_are_not_known() -> None:
+    recording = Recording()
+    recording.alloc(MIB, BATCH)
+    snapshot = recording.snapshot()
+    (found,) = SiteTable().rows(dataclasses.replace(snapshot, allocations=snapshot.allocations[:0]), {})
+    assert (found.live_bytes, found.oldest_ns, found.threads) == (MIB, None, ())
+
+
+def test_rows_that_would_read_alike_name_the_caller_that_differs() -> None:
+    recording = Recording()
+    recording.alloc(2 * MIB, BATCH, TRAIN)
+    recording.alloc(MIB, BATCH, EVALUATE)
+    assert list(rows(recording.snapshot())) == [
+        "train.py:12 make_batch ← train.py:40 train",
+        "train.py:12 make_batch ← train.py:60 evaluate",
+    ]
+
+
+def test_the_most_live_come_first_then_the_highest_peaks() -> None:
+    recording = Recording()
+    gone = recording.alloc(64 * MIB, ("/home/ada/a.py", "gone", 1))
+    recording.free(gone)
+    recording.free(recording.alloc(32 * MIB, ("/home/ada/a.py", "less", 2)))
+    recording.alloc(MIB, ("/home/ada/a.py", "small", 3))
+    recording.alloc(2 * MIB, ("/home/ada/a.py", "large", 4))
+    assert [where.split()[-1] for where in rows(recording.snapshot())] == ["large", "small", "gone", "less"]
+    assert [where.split()[-1] for where in rows(recording.snapshot(), most=2)] == ["large", "small"]
+
+
+def test_a_site_of_a_cell_and_one_of_a_native_thread() -> None:
+    recording = Recording()
+    with recording.cell(7, "x = make()", source_file="/tmp/ipykernel_4242/77.py"):
+        recording.alloc(MIB, notebook(77, 3))
+    recording.alloc(MIB, library="/usr/lib/libnccl.so.2")
+    found = rows(recording.snapshot())
+    assert found["In [7]:3"].name.cell == "In [7]"
+    assert found["(no Python frame)"].name.library == "NCCL"
+    assert found["(no Python frame)"].name.cell == ""
+
+
+def test_the_live_bytes_of_all_rows_are_those_of_the_snapshot() -> None:
+    recording = Recording(("A", "16GiB"), ("B", "16GiB"))
+    generator = np.random.default_rng(7)
+    kept: list[int] = []
+    for step in range(200):
+        line = int(generator.integers(1, 9))
+        kept.append(recording.alloc(int(generator.integers(1, MIB)), ("/a.py", "f", line), device=step % 2))
+        if step % 3 == 0:
+            recording.free(kept.pop(int(generator.integers(len(kept)))))
+    snapshot = recording.snapshot()
+    assert sum(row.live_bytes for row in SiteTable().rows(snapshot, {})) == snapshot.live_bytes
