@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -25,9 +24,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Iterator, Mapping, Sequence
 
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
@@ -187,12 +187,15 @@ class App:
         self.outside: list[str] = []  # requests to other machines; none gets there
         self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": height})
         inside = re.compile(rf"^(?!{re.escape(server.address)}/)https?:")
-        self.context.route(inside, lambda route: (self.outside.append(route.request.url), route.abort())[1])
+        self.context.route(inside, self._refuse)
         self.page: Page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.problems.append(f"{error}\n{error.stack}"))
         self.page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
         self._is_open = False
-        self._kernel = ""
+
+    def _refuse(self, route: Route) -> None:
+        self.outside.append(route.request.url)
+        route.abort()
 
     def open(self, kernel: str = "python3", cells: Sequence[str] = ()) -> Notebook:
         """A new notebook with a kernel of its own."""
@@ -207,7 +210,6 @@ class App:
         self.show(name)
         opened = Notebook(self, name)
         opened.wait_for_kernel()
-        self._kernel = opened.kernel
         self.problems.clear()  # a page that is loading has some of its own
         return opened
 
@@ -226,15 +228,13 @@ class App:
         """Close the notebook that is shown, and end its kernel."""
         if not self._is_open:
             return
+        kernel = self.page.evaluate(f"{CURRENT}?.sessionContext?.session?.kernel?.id")
         if self.app == "lab":
-            self.page.evaluate(
-                "() => [...window.jupyterapp.shell.widgets('main')].forEach(each => each.dispose())"
-            )
+            self.page.evaluate("() => [...window.jupyterapp.shell.widgets('main')].forEach(each => each.dispose())")
         else:
             self.page.goto("about:blank")
-        if self._kernel:
-            self.server.stop_kernel(self._kernel)
-        self._kernel = ""
+        if kernel:
+            self.server.stop_kernel(kernel)
         self.problems.clear()
 
     def wait_for_notebook(self, name: str) -> None:
@@ -282,11 +282,6 @@ class Notebook:
             timeout=60_000,
         )
 
-    @property
-    def kernel(self) -> str:
-        """Id of its kernel."""
-        return str(self.page.evaluate(f"{CURRENT}.sessionContext.session.kernel.id"))
-
     def reload(self) -> None:
         """Load the page anew, as a reader would; the kernel keeps running."""
         self.page.reload(wait_until="domcontentloaded")
@@ -329,8 +324,8 @@ class Notebook:
         self.page.evaluate(
             """path => {
                 const {shell} = window.jupyterapp;
-                shell.activateById([...shell.widgets('main')].find(each => each.context?.path === path && each.context.isReady
-                    && each.content?.widgets).id);
+                const mine = each => each.context?.path === path && each.content?.widgets;
+                shell.activateById([...shell.widgets('main')].find(mine).id);
             }""",
             self.name,
         )

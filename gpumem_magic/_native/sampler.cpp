@@ -20,7 +20,7 @@ namespace {
 
 constexpr uint64_t kSecond = 1000000000;
 constexpr uint64_t kMostPatienceNs = 2 * kSecond;
-constexpr uint64_t kPollNs = 5000000;
+constexpr uint64_t kPollNs = 10000000;
 constexpr double kLongestWaitS = 1e9;  // thirty years: its nanoseconds still fit
 
 uint64_t now_ns() {

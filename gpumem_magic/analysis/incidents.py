@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gpumem_magic.analysis.allocators import kind_label
 from gpumem_magic.analysis.frames import shown_frames, where
 from gpumem_magic.analysis.timelines import MAX_EVENTS
-from gpumem_magic.model.events import NO_DEVICE
+from gpumem_magic.model.events import NO_DEVICE, EventFlag
 from gpumem_magic.model.units import format_count, format_size
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpumem_magic.model.snapshot import Snapshot
 
 MOST = 200
-_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+OUT_OF_MEMORY = 2  # CUDA_ERROROUT_OF_MEMORY
 _LAST_MEMORY_KIND = 95  # kinds above are marks, copies and waits
 
 
@@ -90,7 +90,9 @@ def _refusal(snapshot: Snapshot, event: np.void, labels: Mapping[str, str]) -> I
     status, device = int(event["status"]), int(event["device"])
     place = f" on GPU {device}" if device != NO_DEVICE else ""
     size = f" of {format_size(int(event['size']))}" if event["size"] else ""
-    why = "out of memory" if status == _OUT_OF_MEMORY else f"CUDA error {status}"
+    why = "out of memory" if status == OUT_OF_MEMORY else f"CUDA error {status}"
+    if event["flags"] & EventFlag.INJECTED:
+        why += ", made to fail on purpose"
     shown = shown_frames(snapshot.stacks.frames(int(event["stack"])))
     cells = {cell.id: cell.label for cell in snapshot.cells}
     return Incident(

@@ -19,6 +19,7 @@ from gpumem_magic.analysis.device_history import (
     within,
 )
 from gpumem_magic.analysis.frames import notebook_labels
+from gpumem_magic.analysis.incidents import OUT_OF_MEMORY, refusals
 from gpumem_magic.analysis.recording_report import recording_begin_ns
 from gpumem_magic.analysis.timelines import MAX_EVENTS, thinned
 from gpumem_magic.model.events import EventFlag, Layer
@@ -38,8 +39,6 @@ _MARKS = 30
 _MARKS_IN_ALL = 30
 _FEWEST_MARKS = 5
 _MOST_MARKS = 8
-_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_LAST_MEMORY_KIND = 95  # kinds above are marks, copies and waits
 
 _Mark = TypeVar("_Mark")
 
@@ -387,7 +386,7 @@ def _failures(snapshot: Snapshot, begin_ns: int, end_ns: int, apart_ns: int) -> 
     if snapshot.events.count_between(begin_ns, end_ns) > MAX_EVENTS:
         return None
     events = snapshot.events.between(begin_ns, end_ns)
-    failed = events[(events["status"] != 0) & (events["kind"] <= _LAST_MEMORY_KIND)]
+    failed = refusals(events)
     failed = failed[np.argsort(failed["time_ns"], kind="stable")]
     marks = []
     for device in np.unique(failed["device"]):
@@ -404,7 +403,7 @@ def _failure_mark(rows: np.ndarray) -> FailureMark:
         end_ns=int(rows["time_ns"][-1]),
         count=len(rows),
         size=int(rows["size"].max()),
-        out_of_memory=bool((rows["status"] == _OUT_OF_MEMORY).any()),
+        out_of_memory=bool((rows["status"] == OUT_OF_MEMORY).any()),
         injected=bool((rows["flags"] & EventFlag.INJECTED).all()),
     )
 

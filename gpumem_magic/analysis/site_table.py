@@ -74,7 +74,8 @@ class SiteTable:
         cells = {cell.id: cell.label for cell in snapshot.cells}
         chosen = sites[order]
         columns = zip(*(chosen[name].tolist() for name in (*_KEY, *_COUNTS)), strict=True)
-        return _told_apart([self._row(snapshot, values, facts, labels, cells) for values in columns], labels)
+        rows = [self._row(snapshot, values, facts, labels, cells) for values in columns]
+        return _told_apart(_together(rows), labels)
 
     def _row(
         self,
@@ -119,6 +120,34 @@ def _name(snapshot: Snapshot, key: SiteKey, labels: Mapping[str, str], cells: Ma
     )
 
 
+_MOST_THREADS = 4
+
+
+def _together(rows: Sequence[SiteRow]) -> list[SiteRow]:
+    """``rows`` with those added up that differ by no line, such as two calls of one function on the same line.
+
+    Their joint peak is not known: the row has the highest of what is, so it is a lower bound.
+    """
+    groups: dict[tuple[object, ...], list[SiteRow]] = {}
+    for row in rows:
+        name = row.name
+        groups.setdefault((name.frames, name.library, name.kind, name.cell, row.key[-1], name.where), []).append(row)
+    return [group[0] if len(group) == 1 else _sum(group) for group in groups.values()]
+
+
+def _sum(group: Sequence[SiteRow]) -> SiteRow:
+    born = [row.oldest_ns for row in group if row.oldest_ns is not None]
+    added = ("count", "live_count", "live_bytes", "allocated_bytes", "failed_count")
+    totals = {name: sum(getattr(row, name) for row in group) for name in added}
+    return dataclasses.replace(
+        min(group, key=lambda row: row.key),  # the key stays the same when the order of the group changes
+        **totals,
+        peak_bytes=max(totals["live_bytes"], *(row.peak_bytes for row in group)),
+        oldest_ns=min(born, default=None),
+        threads=tuple(dict.fromkeys(thread for row in group for thread in row.threads))[:_MOST_THREADS],
+    )
+
+
 def _told_apart(rows: Sequence[SiteRow], labels: Mapping[str, str]) -> tuple[SiteRow, ...]:
     """``rows`` with the caller that makes the difference added where they would otherwise read alike."""
     alike: dict[str, list[SiteRow]] = {}
@@ -135,9 +164,6 @@ def _told_apart(rows: Sequence[SiteRow], labels: Mapping[str, str]) -> tuple[Sit
         else row
         for row in rows
     )
-
-
-_MOST_THREADS = 4
 
 
 def _live_facts(snapshot: Snapshot) -> dict[SiteKey, tuple[int, tuple[int, ...]]]:

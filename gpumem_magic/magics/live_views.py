@@ -7,7 +7,9 @@ long as it is alive itself. The still one is made anew at the ends of cells, so 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from gpumem_magic.views.dashboard.dashboard import Dashboard
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+_JOIN_S = 2.0
 STILL_SHARE = 0.02
 """Of the time, what keeping the still picture in step may take; it is made again no sooner than that allows."""
 
@@ -38,6 +41,7 @@ class LiveView:
         self._source = source
         self._still_id, self._live_id = uuid.uuid4().hex, uuid.uuid4().hex
         self._still_due = 0.0
+        self._timer: threading.Timer | None = None
         self.dashboard: Dashboard = Dashboard(source, token=self._still_id, on_close=self._leave_still, **options)
 
     def show(self, *, still: bool = True) -> None:
@@ -50,13 +54,28 @@ class LiveView:
 
     def keep_still(self) -> None:
         """Bring the still form up to date, if that is due. At the end of a cell."""
-        if not self.dashboard.is_closed and time.monotonic() >= self._still_due:
+        if self.dashboard.is_closed:
+            return
+        left = self._still_due - time.monotonic()
+        if left <= 0:
             self._show_still(update_display)
+        elif self._timer is None:
+            self._timer = threading.Timer(left, self._catch_up)
+            self._timer.daemon, self._timer.name = True, "gpumem-still"
+            self._timer.start()
+
+    def _catch_up(self) -> None:
+        """On the timer's thread: the still picture of a cell that ended too soon after another."""
+        self._timer = None
+        if not self.dashboard.is_closed and not self._source.is_busy():  # a cell that runs brings its own end
+            with contextlib.suppress(RuntimeError):  # tracking was turned off meanwhile
+                self._show_still(update_display)
 
     def close(self, instead: Mapping[str, str] | None = None) -> None:
         """End it. ``instead`` takes the widget's place; a sentence does when None."""
         if self.dashboard.is_closed:
             return
+        self._stop_timer()
         self.dashboard.close()
         if instead is None:
             self._leave_still()
@@ -67,6 +86,12 @@ class LiveView:
         began = time.monotonic()
         put(self._still(), raw=True, display_id=self._still_id)
         self._still_due = began + (time.monotonic() - began) / STILL_SHARE
+
+    def _stop_timer(self) -> None:
+        timer = self._timer
+        if timer is not None:
+            timer.cancel()
+            timer.join(_JOIN_S)
 
     def _leave_still(self) -> None:
         self._show_still(update_display)

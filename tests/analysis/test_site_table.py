@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumem_magic.analysis.frames import notebook_labels
 from gpumem_magic.analysis.site_table import SiteRow, SiteTable
+from gpumem_magic.model.events import Kind
 from tests.analysis.build import MIB, Recording, notebook
 
 if TYPE_CHECKING:
@@ -92,3 +93,22 @@ def test_the_live_bytes_of_all_rows_are_those_of_the_snapshot() -> None:
             recording.free(kept.pop(int(generator.integers(len(kept)))))
     snapshot = recording.snapshot()
     assert sum(row.live_bytes for row in SiteTable().rows(snapshot, {})) == snapshot.live_bytes
+
+
+def test_two_calls_on_one_line_are_one_row() -> None:
+    recording = Recording()
+    recording.alloc(2 * MIB, BATCH)
+    # The same file, function and line at another instruction: another stack to the tracker, the same to a reader.
+    recording._codes[99] = recording._codes[1]
+    recording._nodes[0, 99] = node = len(recording._nodes) + 1
+    recording.event(Kind.ALLOC, address=1 << 40, size=3 * MIB, stack=node, library=1, thread=5)
+    recording.free(recording.alloc(4 * MIB, BATCH))
+    (found,) = SiteTable().rows(recording.snapshot(), {})
+    assert (found.name.where, found.live_bytes, found.live_count, found.count) == (
+        "train.py:12 make_batch",
+        5 * MIB,
+        2,
+        3,
+    )
+    assert found.peak_bytes == 6 * MIB  # of the first alone; at least 5 MiB, which are live now
+    assert set(found.threads) == {0, 5}

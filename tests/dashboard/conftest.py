@@ -97,7 +97,7 @@ def apps(browser: Browser, server: Server) -> Iterator[Callable[[str], App]]:
 
 @pytest.fixture
 def lab(apps: Callable[[str], App], request: pytest.FixtureRequest) -> Iterator[Notebook]:
-    """A new notebook in JupyterLab, with the newest kernel and one simulated GPU, or as many as the test's parameter."""
+    """A new notebook in JupyterLab, with the newest kernel and one simulated GPU or as many as the parameter says."""
     app = apps("lab")
     notebook = app.open(f"ipykernel-{NEWEST}")
     for cell in prelude(getattr(request, "param", 1)):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tests.jupyter import Notebook
 
+
 def prelude(devices: int = 1) -> tuple[str, str]:
     """The first two cells of a notebook: they load the extension, and define what the tests' cells use."""
     # Python's simulate() comes before the extension, so that it begins with a GPU.

@@ -29,7 +29,7 @@ else:
 COMBINATIONS = [(app, version) for app in ("lab", "notebook") for version in IPYKERNELS]
 
 
-@pytest.fixture(scope="module", params=COMBINATIONS, ids=lambda each: "-".join(each))
+@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
 def opened(request: pytest.FixtureRequest, apps: Callable[[str], App]) -> Notebook:
     """A notebook that the tests of one combination share."""
     app, version = request.param

@@ -108,7 +108,9 @@ def test_the_cell_is_run_again(lab: Notebook) -> None:
 
 
 def test_its_output_is_cleared(lab: Notebook) -> None:
-    cell = lab.start("from IPython.display import clear_output\n%gpumem\nbusy(2)\nclear_output()\nbusy(1)\nprint('left')")
+    cell = lab.start(
+        "from IPython.display import clear_output\n%gpumem\nbusy(2)\nclear_output()\nbusy(1)\nprint('left')"
+    )
     Live(lab).wait()
     wait_until(lambda: lab.page.locator("section.gm-dashboard").count() == 0, "the view is gone")
     cell.wait()
@@ -161,8 +163,8 @@ def test_a_killed_kernel_leaves_a_readable_page(lab: Notebook, live: Live) -> No
     lab.run("alloc(3 << 20)")
     live.check_bytes(3 << 20)
     lab.start("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    _check_readable(lab, live)
     lab.page.locator(".jp-Dialog").get_by_role("button").last.click()  # Lab says that the kernel died
+    _check_readable(lab, live)
 
 
 def _check_readable(lab: Notebook, live: Live) -> None:

@@ -47,5 +47,5 @@ def test_allocating_threads_against_one_in_memory_stats(on_gpu: OnGpu) -> None:
         timeout=SECONDS + 90,
     )
     assert min(found["counts"]) > 0
-    assert found["events"] > 1000
+    assert found["events"] > 100
     assert found["missed"] == 0

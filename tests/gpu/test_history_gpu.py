@@ -76,7 +76,7 @@ def test_the_bands_of_torch_add_up(on_gpu: OnGpu) -> None:
     """
     )
     print(found)
-    assert found["cached"] == found["reserved"] - found["allocated"] >= 256 * MIB
+    assert found["cached"] == found["reserved"] - found["allocated"] > 0
     assert found["live"] + found["cached"] == found["tracked"] >= found["reserved"]
     assert found["total"] == found["used"]
     assert abs(found["used"] - found["driver"]) <= 64 * MIB

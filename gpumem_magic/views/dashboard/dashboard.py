@@ -16,9 +16,11 @@ import numpy as np
 from gpumem_magic.analysis.bands import BAND_HINTS, BAND_LABELS, BAND_NAMES, bands, settled_base
 from gpumem_magic.analysis.cell_report import descendants
 from gpumem_magic.analysis.cell_table import outermost
+from gpumem_magic.analysis.detail import exact_bytes
 from gpumem_magic.analysis.frames import notebook_labels
 from gpumem_magic.analysis.incidents import IncidentLog
-from gpumem_magic.model.history import FACTOR, LEVEL_ROWS, LEVELS, by_device
+from gpumem_magic.analysis.timelines import MAX_POINTS
+from gpumem_magic.model.history import FACTOR, LEVEL_ROWS, LEVELS, UNKNOWN, by_device, finest
 from gpumem_magic.views.dashboard.panel import Moment, all_panels
 from gpumem_magic.views.dashboard.pictures import document
 from gpumem_magic.views.dashboard.tables import Keyed, PanelRows
@@ -67,6 +69,10 @@ class Clock:
 
     def __call__(self, time_ns: int) -> float:
         return round(self._at_zero + time_ns / 1e6, 3)
+
+    def time_ns(self, milliseconds: float) -> int:
+        """Back to the clock of the events, to the microsecond."""
+        return round((milliseconds - self._at_zero) * 1e6)
 
     def columns(self, time_ns: np.ndarray) -> np.ndarray:
         """The same for many at once (float64)."""
@@ -128,6 +134,7 @@ class Dashboard:
         self._document = document(self._devices)
         self._seen: dict[str, float] = {}  # when each view was heard of last
         self._heard_at = time.monotonic()
+        self._has_left = False  # the last page said goodbye
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._refresh_due = 0.0
@@ -240,7 +247,7 @@ class Dashboard:
         """Whether anybody looks; in doubt, yes: while a cell runs the page may be unable to say so."""
         now = time.monotonic()
         with self._lock:
-            if self._source.is_busy():
+            if self._source.is_busy() and not self._has_left:
                 self._heard_at = max(self._heard_at, now - UNSEEN_S / 2)
             return now - self._heard_at < UNSEEN_S
 
@@ -250,14 +257,17 @@ class Dashboard:
             with self._lock:
                 now = time.monotonic()
                 self._seen = {each: at for each, at in self._seen.items() if now - at < UNSEEN_S} | {view: now}
-                self._heard_at = now
+                self._heard_at, self._has_left = now, False
             if not self.is_alive:
                 self._wake()
         elif kind == "bye" and isinstance(view, str):
             with self._lock:
                 self._seen.pop(view, None)
                 if not self._seen:
+                    self._has_left = True
                     self._heard_at = time.monotonic() - UNSEEN_S + 2  # a page that is loaded anew says hello soon
+        elif kind == "detail":
+            self._detail(content)
         elif kind == "command":
             self._obey(str(content.get("name", "")))
 
@@ -284,18 +294,23 @@ class Dashboard:
         delta = self._source.history(self._index)
         self._index = delta.next_index
         now_ns = int(delta.open["end_ns"].max(initial=0)) or int(delta.host_open["end_ns"].max(initial=0))
+        rows = self._band_rows(np.concatenate((delta.rows, delta.open)))
+        host = self._host_rows(np.concatenate((delta.host, delta.host_open)))
+        told = rows + host
         return {
             "now": self._clock(now_ns or time.monotonic_ns()),
-            "rows": self._band_rows(delta.rows) + self._host_rows(delta.host),
-            "open": self._band_rows(delta.open) + self._host_rows(delta.host_open),
+            "rows": [row for row in told if row[1] < delta.next_index],
+            "open": [row for row in told if row[1] >= delta.next_index],
         }
 
     def _band_rows(self, rows: np.ndarray) -> list[list[float]]:
-        """[device, index, begin, end, five bands, low, high, utilization] per row."""
+        """[device, index, begin, end, five bands, low, high, utilization] per row, device by device, by time."""
         if not len(rows):
             return []
         if self._unsettled and time.monotonic() >= self._settle_due:
-            self._settle()
+            known = {int(device) for device in rows["device"][rows["process_bytes"] != UNKNOWN]}
+            if known & self._unsettled:
+                self._settle()
         rows = rows[np.argsort(rows["device"], kind="stable")]
         limits = np.array([self._bases.get(device, _UNBOUNDED) for device in rows["device"].tolist()])
         return list(map(list, zip(*(column.tolist() for column in self._band_columns(rows, limits)), strict=True)))
@@ -318,7 +333,7 @@ class Dashboard:
         self._settle_due = time.monotonic() + REFRESH_S
         rows = self._source.history_levels().rows
         for device in tuple(self._unsettled):
-            base = settled_base(rows[(rows["device"] == device) & (rows["level"] == 0)])
+            base = settled_base(finest(rows[rows["device"] == device]))
             if base is not None:
                 self._bases[device] = base
                 self._unsettled.discard(device)
@@ -337,6 +352,24 @@ class Dashboard:
             *itertools.repeat(zeros, 3),
             zeros - 1,
         ]
+
+    def _detail(self, content: dict[str, Any]) -> None:
+        """Somebody zoomed in: each event of the stretch, if they can be had. It has no number: it may be lost."""
+        begin, end = content.get("begin"), content.get("end")
+        if not (isinstance(begin, int | float) and isinstance(end, int | float) and begin < end):
+            return
+        try:
+            log = self._source.snapshot(allocations=False).events
+        except RuntimeError:  # tracking was turned off
+            return
+        rows = self._source.history_levels().rows
+        found, is_exact = {}, True
+        for device, mine in by_device(rows).items():
+            exact = exact_bytes(log, mine, self._clock.time_ns(begin), self._clock.time_ns(end))
+            if exact is not None:
+                found[device] = [self._clock.columns(exact[0]).tolist(), exact[1].tolist()]
+                is_exact &= len(exact[0]) < MAX_POINTS // 2  # with more, some may have been left out
+        self.widget.send({"kind": "detail", "begin": begin, "end": end, "exact": is_exact, "devices": found})
 
     # ---- the tables ----
 

@@ -10,6 +10,7 @@ const RSS = OTHER, RSS_MAX = BASE, ANONYMOUS = UNEXPLAINED, ANONYMOUS_MAX = LIVE
 
 // A history that begins with a cell begins somewhere within a sample.
 const SLACK_MS = 250;
+const TOLERANCE_BYTES = 2 ** 19; // resident memory never stands still; so little cannot be seen
 
 class Levels {
   constructor({factor, levels, rows, host = false}) {
@@ -19,6 +20,8 @@ class Levels {
     this.minima = host ? [] : [LOW];
     this.levels = Array.from({length: levels}, () => []);
     this.open = null;
+    this.changes = 0; // how often a row said something else than the one before
+    this.tolerance = host ? TOLERANCE_BYTES : 0;
   }
 
   // Put in a row that is known to be of that level, later than all there.
@@ -30,6 +33,7 @@ class Levels {
   add(row) {
     const last = this.last;
     if (last && row[INDEX] <= last[INDEX]) return;
+    this.note(row);
     let width = 1;
     for (const [level, rows] of this.levels.entries()) {
       const top = rows[rows.length - 1];
@@ -43,6 +47,19 @@ class Levels {
       width *= this.factor;
     }
     this.open = null;
+  }
+
+  // Take the row that is being made.
+  extend(row) {
+    this.note(row);
+    this.open = row;
+  }
+
+  note(row) {
+    const {seen} = this;
+    if (seen && row.every((value, n) => n <= END || Math.abs(value - seen[n]) <= this.tolerance)) return;
+    this.seen = row;
+    this.changes += 1;
   }
 
   merge(into, row) {

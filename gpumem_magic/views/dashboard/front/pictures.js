@@ -28,12 +28,14 @@ class Pictures {
       plot.on_event("mouseleave", () => onPoint(null));
     }
     this.moving = false;
+    this.shown = new Map();
     this.time.change.connect(() => { if (!this.moving) this.onMove(this.time.start, this.time.end); });
     this.views = embed(this.document, elements[0], elements);
   }
 
   // Colours of the page's theme, by token, and its font.
   paint(colour, font) {
+    this.shown.clear();
     for (const model of this.models) {
       if ("major_label_text_font" in model) model.major_label_text_font = font;
       if ("text_font" in model) model.text_font = font;
@@ -44,12 +46,19 @@ class Pictures {
     }
   }
 
-  // Show the stretch from `begin` to `end` (ms) in the pictures named in `visible`.
+  // Show the stretch from `begin` to `end` (ms) in the pictures named in `visible`. One in which nothing changed is
+  // left as it is until the stretch moves on: painting is what costs a page most.
   show(begin, end, visible) {
     this.moving = true;
     this.time.setv({start: begin, end});
     this.moving = false;
-    for (const name of visible) this.fill(name, begin, end);
+    for (const name of visible) {
+      const {changes} = this.store.histories.get(name === "host" ? HOST : Number(name.slice(3)));
+      const state = [begin, end, changes, this.store.drawn].join();
+      if (this.shown.get(name) === state) continue;
+      this.shown.set(name, state);
+      this.fill(name, begin, end);
+    }
   }
 
   fill(name, begin, end) {
@@ -60,7 +69,7 @@ class Pictures {
       return;
     }
     const device = config.devices.find((each) => name === `gpu${each.ordinal}`);
-    picture.showDevice(histories.get(device.ordinal).rows(begin, end, MOST_POINTS), device.total);
+    picture.showDevice(this.store.rows(device.ordinal, begin, end, MOST_POINTS), device.total);
     const mine = marks.filter((each) => each.device === device.ordinal || each.device === HOST);
     picture.showMarks(mine, begin, end);
     picture.showCells(spans, begin, end);

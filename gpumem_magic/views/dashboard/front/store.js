@@ -9,6 +9,7 @@ class Store {
     this.listeners = new Set();
     this.waiting = [];
     this.asked = false;
+    this.drawn = 0; // changes of what all pictures show beside their histories
     this.heardAt = Date.now();
     this.ended = "";
     model.on("msg:custom", (message, buffers) => this.receive(message, buffers));
@@ -37,7 +38,11 @@ class Store {
 
   receive(message, buffers) {
     this.heardAt = Date.now();
-    if (message.kind === "full") {
+    if (message.kind === "detail") {
+      this.detail = message;
+      this.drawn += 1;
+      this.tell(message);
+    } else if (message.kind === "full") {
       if (this.waiting === null && message.state.seq < this.seq) return;
       this.asked = false;
       this.ready = this.load(message.state, buffers[0]);
@@ -47,7 +52,7 @@ class Store {
       this.apply(message);
     } else if (message.seq > this.seq && !this.asked) {
       this.asked = true;
-      this.model.send({kind: "resync", seq: this.seq});
+      this.send({kind: "resync", seq: this.seq});
     }
   }
 
@@ -55,12 +60,13 @@ class Store {
     this.seq = message.seq;
     this.now = message.now;
     for (const [device, ...row] of message.rows ?? []) this.histories.get(device)?.add(row);
-    for (const [device, ...row] of message.open ?? []) {
-      const history = this.histories.get(device);
-      if (history) history.open = row;
-    }
+    for (const [device, ...row] of message.open ?? []) this.histories.get(device)?.extend(row);
     for (const [name, change] of Object.entries(message.panels ?? {})) this.panels.get(name)?.apply(change);
-    for (const name of ["spans", "marks"]) if (message[name]) this.take(name, message[name]);
+    for (const name of ["spans", "marks"]) {
+      if (!message[name]) continue;
+      this.take(name, message[name]);
+      this.drawn += 1;
+    }
     for (const name of ["header", "ended"]) if (name in message) this[name] = message[name];
     if (message.config) Object.assign(this.config, message.config);
     this.tell(message);
@@ -78,8 +84,31 @@ class Store {
     for (const listener of this.listeners) listener(change);
   }
 
+  // Rows that draw a device's stretch: from the events themselves where the kernel sent them, else from the samples.
+  rows(device, begin, end, most) {
+    const history = this.histories.get(device);
+    const {detail} = this;
+    const exact = detail && detail.begin <= begin && detail.end >= end ? detail.devices[device] : null;
+    return exact ? detailedRows(history, exact, begin, end) : history.rows(begin, end, most);
+  }
+
+  // Whether the kernel should be asked for the events of a stretch.
+  wantsDetail(begin, end) {
+    if (end - begin > LONGEST_DETAIL_MS) return false;
+    const {detail} = this;
+    if (!detail || detail.begin > begin || detail.end < end) return true;
+    const narrower = end - begin < (detail.end - detail.begin) / 6;
+    return narrower && (!detail.exact || !Object.keys(detail.devices).length);
+  }
+
+  // Whether it went off: there is nobody to send to once the kernel is gone.
   send(message) {
-    this.model.send(message);
+    try {
+      this.model.send(message);
+      return true;
+    } catch {
+      return false;
+    }
   }
 }
 
@@ -118,6 +147,25 @@ class PanelData {
   }
 }
 
+// One row per event: what lies below the tracked bytes is that of the sample at the time.
+function detailedRows(history, [times, bytes], begin, end) {
+  const samples = history.rows(begin, end, Infinity);
+  const rows = [];
+  for (let n = 0; n < times.length && samples.length; n += 1) {
+    const until = times[n + 1] ?? Math.max(end, times[n]);
+    if (until < begin || times[n] > end) continue;
+    const row = history.at(samples, times[n]).slice();
+    row[BEGIN] = times[n];
+    row[END] = until;
+    row[CACHED] = Math.min(row[CACHED], bytes[n]);
+    row[LIVE] = bytes[n] - row[CACHED];
+    row[LOW] = row[HIGH] = bytes[n];
+    rows.push(row);
+  }
+  return rows;
+}
+
+const LONGEST_DETAIL_MS = 120e3;
 const HOST = 255;
 const MOST_KEYED = 500;
 

@@ -4,6 +4,8 @@
 const WINDOWS = [[60e3, "1 min"], [300e3, "5 min"], [1800e3, "30 min"], [7200e3, "2 h"], [28800e3, "8 h"], [0, "all"]];
 const SILENCE_MS = 4000;
 const PULSE_MS = 10000;
+const STEPS = 50; // of so many a window is made
+const ASK_AFTER_MS = 150;
 const FEW_DEVICES = 2; // so many are all unfolded; of more, those that this process uses
 const MOST_UNFOLDED = 4; // without being asked
 
@@ -82,12 +84,20 @@ class View {
       class: "gm-button gm-square", "aria-label": label, title: label, onclick: () => this.zoom(factor),
     }, text);
     const commands = this.store.config.commands.map(({name, text, hint}) => element("button", {
-      class: "gm-button", title: hint, onclick: () => this.store.send({kind: "command", name}),
+      class: "gm-button", title: hint, onclick: () => this.command(name),
     }, text));
     return element("div", {class: "gm-controls", role: "toolbar", "aria-label": "Dashboard"},
       this.pauseButton, this.followButton, this.windowSelect,
       zoom(0.5, "+", "Zoom in (+, or Ctrl and the wheel)"), zoom(2, "−", "Zoom out (-)"),
       element("span", {class: "gm-grow"}), ...commands);
+  }
+
+  command(name) {
+    if (!this.store.send({kind: "command", name})) {
+      this.store.ended ||= "The kernel that this view belongs to is gone. %gpumem opens a new one; " +
+        "%gpumem last shows what was recorded.";
+      this.lookForSilence();
+    }
   }
 
   fillWindows() {
@@ -186,6 +196,18 @@ class View {
     this.follow = false;
     this.range = [begin, end];
     this.redraw();
+    clearTimeout(this.asking);
+    this.asking = setTimeout(() => this.askForDetail(), ASK_AFTER_MS);
+  }
+
+  // The page's samples are a tenth of a second apart, older ones more. The events themselves are with the kernel.
+  askForDetail() {
+    if (this.follow || this.removed) return;
+    const [begin, end] = this.range, around = (end - begin) / 2;
+    const until = Math.min(end + around, this.now() - 500);
+    if (this.store.wantsDetail(begin, Math.min(end, until))) {
+      this.store.send({kind: "detail", begin: begin - around, end: until});
+    }
   }
 
   key(event) {
@@ -294,9 +316,13 @@ class View {
     const end = this.now();
     const oldest = Math.min(...[...this.store.histories.values()].map((history) => history.begin), end - 1000);
     const start = Math.max(oldest, this.store.config.since_ms);
-    if (!this.window) return [start, end];
+    const length = this.window || end - start;
+    // The picture moves in steps, not with every message: most pictures then need no painting in between.
+    const step = 2 ** Math.floor(Math.log2(length / STEPS));
+    const edge = Math.ceil(end / step) * step;
+    if (!this.window) return [start, edge];
     // A young session is not shown at the right edge of an empty picture.
-    return end - start < this.window * 0.25 ? [start, start + this.window * 0.25] : [Math.max(end - this.window, start), end];
+    return end - start < this.window * 0.25 ? [start, start + this.window * 0.25] : [Math.max(edge - this.window, start), edge];
   }
 
   now() {
@@ -390,7 +416,8 @@ class View {
   rowAt(name, x) {
     const history = this.store.histories.get(name === "host" ? HOST : Number(name.slice(3)));
     const [begin, end] = this.shownRange();
-    const rows = history.rows(begin, end, MOST_POINTS);
+    const rows = name === "host" ? history.rows(begin, end, MOST_POINTS) :
+      this.store.rows(Number(name.slice(3)), begin, end, MOST_POINTS);
     return rows.length && x <= rows[rows.length - 1][END] + 1 ? history.at(rows, x) : null;
   }
 
@@ -399,6 +426,7 @@ class View {
     this.store.listeners.delete(this.listener);
     clearInterval(this.timer);
     clearInterval(this.pulse);
+    clearTimeout(this.asking);
     this.sight.disconnect();
     this.theme.disconnect();
     this.scheme.removeEventListener("change", this.onScheme);
