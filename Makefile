@@ -50,11 +50,9 @@ lint: $(VENV)/dev.installed
 	if 'gpumem_magic' in unit['file']}, sep='\n')" | xargs -P "$$(nproc)" -n 4 clang-tidy -p build/lint --quiet 2>build/clang-tidy.log
 
 # Refreshes the outputs that are saved in the notebook; on a machine without a GPU, so that it shows the simulated one.
-# Where the packages lie on this machine is nobody's business: that part of their paths goes.
 notebook: $(VENV)/demo.installed
 	$(BIN)/jupyter nbconvert --log-level WARN --execute --inplace --to notebook \
-		--ExecutePreprocessor.record_timing=False $(NOTEBOOK)
-	sed -i 's#$(abspath $(VENV))/lib/[^/]*/site-packages/##g' $(NOTEBOOK)
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOK)
 
 format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .

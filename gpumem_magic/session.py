@@ -82,6 +82,7 @@ class Session:
         self._recording_problem = ""
         self._records = RecordTable()
         self._records_read = 0
+        self._segments: dict[str, np.ndarray] = {}  # mapped for a snapshot, by path
         self._threads = ThreadAttribution()
         self._profilers = ProfilerCourtesy(self)
         self._heartbeat = Heartbeat(self._beat)
@@ -124,6 +125,7 @@ class Session:
             _core.unsubscribe()
             _core.unwatch_code()
             self._state = "off"
+            self._segments = {}
             self._describe(ended=True)
             _core.end_recording()
 
@@ -278,6 +280,7 @@ class Session:
 
     def _begin_recording(self) -> None:
         self._records, self._records_read = RecordTable(), 0
+        self._segments = {}
         self._directory, self._recording_problem = None, ""
         self._gap_open = False
         self._sampler = None
@@ -443,7 +446,7 @@ class Session:
             return snapshot_from_tables(
                 tables,
                 self._records,
-                SegmentedEventLog(_recount(_core.segments(), tables)),
+                SegmentedEventLog(_recount(_core.segments(), tables), self._segments),
                 name=name or time.strftime("%H:%M:%S"),
                 process=self._process,
                 devices=self._devices,

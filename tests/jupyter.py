@@ -300,6 +300,9 @@ class Notebook:
             }}""",
             source,
         )
+        self.page.wait_for_function(
+            f"key => {CURRENT}.content.widgets.some(each => each.model.id === key)", arg=key, timeout=10_000
+        )
         cell = Cell(self, key)
         cell.start()
         return cell

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gpumem_magic.analysis.frames import NO_FRAME, OUTSIDE, shown_frames, where
+from gpumem_magic.analysis.frames import NO_FRAME, OUTSIDE, distinct_names, shown_frames, where
 from gpumem_magic.analysis.libraries import library_name
 from gpumem_magic.model.events import BIRTHS, KIND_LABELS, EventFlag, Kind, Layer, layer_of
 
@@ -133,24 +133,17 @@ def _rank(row: Allocator) -> tuple[int, int, int, int, str, str]:
 
 
 def _told_apart(rows: Sequence[Allocator]) -> list[Allocator]:
-    """``rows`` with the caller that makes the difference added where they would otherwise read alike."""
-    alike: dict[tuple[str, str, str, int], list[Allocator]] = collections.defaultdict(list)
+    """``rows`` with the callers that make the difference added where they would otherwise read alike."""
+    alike: dict[tuple[str, str, int], list[Allocator]] = collections.defaultdict(list)
     for row in rows:
-        alike[row.where, row.library, row.kind, row.device].append(row)
+        alike[row.library, row.kind, row.device].append(row)
     return [
-        dataclasses.replace(row, where=f"{row.where} ← {caller}") if caller else row
+        dataclasses.replace(row, where=name)
         for group in alike.values()
-        for row, caller in zip(group, differing_callers([row.frames for row in group]), strict=True)
+        for row, name in zip(
+            group, distinct_names([row.where for row in group], [row.frames for row in group]), strict=True
+        )
     ]
-
-
-def differing_callers(stacks: Sequence[Sequence[str]]) -> list[str]:
-    """Per stack (labels, innermost first) its label at the innermost depth at which they are not all the same."""
-    for depth in range(max(map(len, stacks))):
-        labels = [stack[depth] if depth < len(stack) else "" for stack in stacks]
-        if len(set(labels)) > 1:
-            return labels
-    return [""] * len(stacks)
 
 
 # Joint peaks

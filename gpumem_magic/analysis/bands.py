@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpumem_magic.model.history import UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BAND_NAMES = ("other", "base", "unexplained", "live", "cached")
 """From the bottom of the picture to its top: what rarely moves lies below what does."""
@@ -57,6 +61,12 @@ class Bands:
         return total
 
     @property
+    def untracked(self) -> np.ndarray:
+        """What this process holds beside tracked memory."""
+        total: np.ndarray = self.base + self.unexplained
+        return total
+
+    @property
     def total(self) -> np.ndarray:
         total: np.ndarray = self.floor + self.live + self.cached
         return total
@@ -69,12 +79,16 @@ class Bands:
         assert ((self.low <= tracked) & (tracked <= self.high)).all(), "tracked bytes are outside their extremes"
 
 
-def bands(rows: np.ndarray, *, base_bytes: int | np.ndarray | None = None) -> Bands:
+def bands(
+    rows: np.ndarray, *, base_bytes: int | np.ndarray | None = None, before: Mapping[int, int] | None = None
+) -> Bands:
     """The bands of one device; or of several, one after the other, each with a ``base_bytes`` of its own.
 
     Args:
         rows: HISTORY_DTYPE, by device, then by time; at least one.
         base_bytes: what ``settled_base`` found, when ``rows`` do not reach back to the begin; may differ by row.
+        before: what each device held beside tracked memory in the row before the first (``untracked`` of that), by
+            ordinal, where it is known.
     """
     tracked = _tracked(rows)
     device = rows["device"]
@@ -82,11 +96,15 @@ def bands(rows: np.ndarray, *, base_bytes: int | np.ndarray | None = None) -> Ba
     process = _carried(rows["process_bytes"], device)
     knows_process = process != UNKNOWN
     own = np.where(knows_process, process, tracked)
-    untracked = np.maximum(own - tracked, 0)
+    has_extremes = rows["tracked_max"] != UNKNOWN
+    low = np.where(has_extremes, np.minimum(rows["tracked_min"], tracked), tracked)
+    high = np.where(has_extremes, np.maximum(rows["tracked_max"], tracked), tracked)
     limit = settled_base(rows) if base_bytes is None else base_bytes
+    untracked = _steady(
+        np.maximum(own - high, 0), np.maximum(own - tracked, 0), np.maximum(own - low, 0), device, before
+    )
     base = untracked if limit is None else np.minimum(untracked, limit)
     cached = _cached(rows, tracked)
-    has_extremes = rows["tracked_max"] != UNKNOWN
     return Bands(
         device=int(rows["device"][0]),
         index=rows["index"],
@@ -97,8 +115,8 @@ def bands(rows: np.ndarray, *, base_bytes: int | np.ndarray | None = None) -> Ba
         unexplained=untracked - base,
         live=tracked - cached,
         cached=cached,
-        low=np.where(has_extremes, np.minimum(rows["tracked_min"], tracked), tracked),
-        high=np.where(has_extremes, np.maximum(rows["tracked_max"], tracked), tracked),
+        low=low,
+        high=high,
         utilization=rows["utilization"].astype(np.float64),
         knows_total=bool((used != UNKNOWN).any()),
         knows_processes=bool(knows_process.any()),
@@ -118,6 +136,26 @@ def settled_base(rows: np.ndarray) -> int | None:
     windows = np.lib.stride_tricks.sliding_window_view(untracked, _SETTLED_ROWS)
     still = (np.ptp(windows, axis=1) <= _SETTLED_BYTES) & (windows[:, 0] > 0)
     return int(windows[int(np.argmax(still))].max()) if still.any() else None
+
+
+def _steady(
+    lowest: np.ndarray, nominal: np.ndarray, highest: np.ndarray, device: np.ndarray, before: Mapping[int, int] | None
+) -> np.ndarray:
+    """Untracked bytes: as they were, as far as a row's extremes allow.
+
+    NVML is asked some microseconds before the ledger is, and a program that allocates does not wait. So with memory
+    that came or went within a row, a range of values is possible; what is in it is no reason to believe in a change.
+    """
+    steady = nominal.copy()
+    last: dict[int, int] = dict(before or {})
+    loose = lowest < highest
+    # Rows without a choice, which are most of them, are left as they are; each of the others looks at the one before.
+    for row in np.flatnonzero(loose).tolist():
+        ordinal = int(device[row])
+        previous = int(steady[row - 1]) if row and device[row - 1] == ordinal else last.get(ordinal)
+        if previous is not None:
+            steady[row] = min(max(previous, int(lowest[row])), int(highest[row]))
+    return steady
 
 
 def _carried(column: np.ndarray, device: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gpumem_magic.model.snapshot import Cell, Snapshot
     from gpumem_magic.model.stacks import Frame
@@ -59,6 +59,52 @@ def is_user(filename: str) -> bool:
     if path.startswith("<frozen ") or is_machinery(filename):
         return False
     return not _INSTALLED.search(path) and not _STANDARD_LIBRARY.search(path)
+
+
+def distinct_names(names: Sequence[str], stacks: Sequence[Sequence[str]]) -> list[str]:
+    """``names`` with callers added where they would otherwise read alike: ``make ← train.py:40 train``.
+
+    Args:
+        names: of rows; equal ones are told apart.
+        stacks: per row the labels of its frames, innermost first.
+
+    Of a group that reads alike each row gets its label at the innermost depth at which they are not all the same, and
+    what still reads alike then gets more. Rows whose stacks are the same keep the same name.
+    """
+    told = list(names)
+    groups = _alike(told, range(len(told)))
+    while groups:
+        rows = groups.pop()
+        callers = _differing_callers([stacks[row] for row in rows])
+        if not any(callers):
+            continue
+        for row, caller in zip(rows, callers, strict=True):
+            told[row] = f"{told[row]} ← {caller}" if caller else told[row]
+        groups += _alike(told, rows)
+    return told
+
+
+def _alike(names: Sequence[str], rows: Iterable[int]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        groups.setdefault(names[row], []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _differing_callers(stacks: Sequence[Sequence[str]]) -> list[str]:
+    """Per stack its label at the innermost depth at which they are not all the same."""
+    for depth in range(max(map(len, stacks))):
+        labels = [stack[depth] if depth < len(stack) else "" for stack in stacks]
+        if len(set(labels)) > 1:
+            return labels
+    return [""] * len(stacks)
+
+
+def short_path(filename: str) -> str:
+    """A file's path; of one that is installed, from its package on, as where that lies is nobody's business."""
+    path = filename.replace("\\", "/")
+    module = _INSTALLED.search(path) or _STANDARD_LIBRARY.search(path)
+    return module[1] if module else filename
 
 
 def is_notebook(filename: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gpumem_magic.analysis.allocators import kind_label
 from gpumem_magic.analysis.frames import shown_frames, where
@@ -12,7 +12,7 @@ from gpumem_magic.model.events import NO_DEVICE, EventFlag
 from gpumem_magic.model.units import format_count, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST = 200
 OUT_OF_MEMORY = 2  # CUDA_ERROROUT_OF_MEMORY
+_Item = TypeVar("_Item")
 _LAST_MEMORY_KIND = 95  # kinds above are marks, copies and waits
 
 
@@ -46,7 +47,7 @@ class IncidentLog:
         self._looked_ns = 0
 
     def incidents(self, snapshot: Snapshot, labels: Mapping[str, str]) -> list[Incident]:
-        """All incidents known, by time; of refused calls the latest ``MOST``."""
+        """The incidents known, by time: of refused calls, gaps and marks the latest ``MOST`` each."""
         if snapshot.counters["failures"] != self._failures:
             self._look(snapshot, labels)
         gaps = [
@@ -57,11 +58,11 @@ class IncidentLog:
                 text=f"Calls were not seen: {gap.reason or 'reason unknown'}.",
                 number=number,
             )
-            for number, gap in enumerate(snapshot.gaps)
+            for number, gap in _latest(snapshot.gaps)
         ]
         marks = [
             Incident(kind="mark", begin_ns=mark.time_ns, end_ns=mark.time_ns, text=mark.name, number=number)
-            for number, mark in enumerate(snapshot.marks)
+            for number, mark in _latest(snapshot.marks)
         ]
         return sorted([*gaps, *marks, *self._refusals], key=lambda each: (each.begin_ns, each.number))
 
@@ -78,6 +79,12 @@ class IncidentLog:
             made = [_refusal(snapshot, event, labels) for event in refused[-MOST:]]
             self._refusals += [each for each in made if (each.begin_ns, each.number) not in known]
         del self._refusals[:-MOST]
+
+
+def _latest(items: Sequence[_Item]) -> list[tuple[int, _Item]]:
+    """The latest ``MOST`` of a list that grows, with their numbers in it."""
+    first = max(len(items) - MOST, 0)
+    return list(enumerate(items[first:], first))
 
 
 def refusals(events: np.ndarray) -> np.ndarray:

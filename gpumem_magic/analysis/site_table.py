@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpumem_magic.analysis.allocators import differing_callers, kind_label
-from gpumem_magic.analysis.frames import NO_FRAME, OUTSIDE, shown_frames, where
+from gpumem_magic.analysis.allocators import kind_label
+from gpumem_magic.analysis.frames import NO_FRAME, OUTSIDE, distinct_names, shown_frames, where
 from gpumem_magic.analysis.libraries import library_name
+from gpumem_magic.model.units import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 300
 _KEY = ("stack", "cell", "library", "kind", "device")
+_BEYOND = -1  # in the place of a stack
 _COUNTS = ("allocated_count", "allocated_bytes", "freed_count", "freed_bytes", "peak_bytes", "failed_count")
 
 SiteKey = tuple[int, int, int, int, int]
@@ -63,19 +66,21 @@ class SiteTable:
     def rows(self, snapshot: Snapshot, labels: Mapping[str, str]) -> tuple[SiteRow, ...]:
         """The sites with most live bytes, then those with the highest peaks; at most as many as the table holds.
 
+        Those beyond are added up in a row for each kind and device, so that sums over all rows are whole.
+
         Args:
             snapshot: its sites; ages and threads come from its allocations, if it has them.
             labels: cell labels by file name (``analysis.frames.notebook_labels``), for names not known yet.
         """
         sites = snapshot.sites
         live = sites["allocated_bytes"].astype(np.int64) - sites["freed_bytes"].astype(np.int64)
-        order = np.lexsort((-sites["peak_bytes"].astype(np.int64), -live))[: self._most]
+        order, beyond = np.split(np.lexsort((-sites["peak_bytes"].astype(np.int64), -live)), [self._most])
         facts = _live_facts(snapshot)
         cells = {cell.id: cell.label for cell in snapshot.cells}
         chosen = sites[order]
         columns = zip(*(chosen[name].tolist() for name in (*_KEY, *_COUNTS)), strict=True)
         rows = [self._row(snapshot, values, facts, labels, cells) for values in columns]
-        return _told_apart(_together(rows), labels)
+        return (*_told_apart(_together(rows), labels), *_beyond(sites[beyond]))
 
     def _row(
         self,
@@ -103,6 +108,30 @@ class SiteTable:
             oldest_ns=oldest,
             threads=threads,
         )
+
+
+def _beyond(sites: np.ndarray) -> list[SiteRow]:
+    """A row for each kind and device. Their joint peak is not known: what is live now is a lower bound."""
+    rows = []
+    for kind, device in np.unique(sites[["kind", "device"]]).tolist():
+        mine = sites[(sites["kind"] == kind) & (sites["device"] == device)]
+        count, allocated, freed_count, freed, _, failed = (int(mine[name].sum()) for name in _COUNTS)
+        where = f"{format_count(len(mine))} other places, {kind_label(kind)}"
+        rows.append(
+            SiteRow(
+                key=(_BEYOND, 0, 0, kind, device),
+                name=SiteName(where=where, function="", frames=(), library="", kind=kind_label(kind), cell=""),
+                count=count,
+                live_count=count - freed_count,
+                live_bytes=allocated - freed,
+                peak_bytes=max(allocated - freed, int(mine["peak_bytes"].max())),
+                allocated_bytes=allocated,
+                failed_count=failed,
+                oldest_ns=None,
+                threads=(),
+            )
+        )
+    return sorted(rows, key=lambda row: -row.live_bytes)
 
 
 def _name(snapshot: Snapshot, key: SiteKey, labels: Mapping[str, str], cells: Mapping[int, str]) -> SiteName:
@@ -149,20 +178,15 @@ def _sum(group: Sequence[SiteRow]) -> SiteRow:
 
 
 def _told_apart(rows: Sequence[SiteRow], labels: Mapping[str, str]) -> tuple[SiteRow, ...]:
-    """``rows`` with the caller that makes the difference added where they would otherwise read alike."""
-    alike: dict[str, list[SiteRow]] = {}
-    for row in rows:
-        alike.setdefault(row.name.where, []).append(row)
-    callers: dict[SiteKey, str] = {}
-    for group in alike.values():
-        if len(group) > 1:
-            frames = [tuple(where([frame], labels) for frame in row.name.frames) for row in group]
-            callers |= {row.key: name for row, name in zip(group, differing_callers(frames), strict=True) if name}
+    """``rows`` with the callers that make the difference added where they would otherwise read alike."""
+    names = [row.name.where for row in rows]
+    alike = collections.Counter(names)
+    stacks = [
+        [where([frame], labels) for frame in row.name.frames] if alike[row.name.where] > 1 else [] for row in rows
+    ]
     return tuple(
-        dataclasses.replace(row, name=dataclasses.replace(row.name, where=f"{row.name.where} ← {callers[row.key]}"))
-        if row.key in callers
-        else row
-        for row in rows
+        row if name == row.name.where else dataclasses.replace(row, name=dataclasses.replace(row.name, where=name))
+        for row, name in zip(rows, distinct_names(names, stacks), strict=True)
     )
 
 

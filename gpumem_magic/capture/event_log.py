@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +22,17 @@ class SegmentedEventLog:
     The files are opened here, so that a segment which the recorder gives up later can still be read.
     """
 
-    def __init__(self, segments: list[tuple[str, int, int]]) -> None:
-        """``segments``: (path, index of the first event, number of events), oldest first."""
+    def __init__(self, segments: list[tuple[str, int, int]], maps: dict[str, np.ndarray] | None = None) -> None:
+        """Map every segment.
+
+        Args:
+            segments: (path, index of the first event, number of events), oldest first.
+            maps: segments that are mapped already, by path. New ones are added, those not in ``segments`` taken out. To
+                open files takes a turn of the GIL for each, which a program that computes makes long.
+        """
+        maps = {} if maps is None else maps
+        for gone in maps.keys() - {path for path, _, _ in segments}:
+            del maps[gone]
         self.first_index = segments[0][1] if segments else 0
         self._parts: list[np.ndarray] = []
         self._length = 0
@@ -29,9 +40,12 @@ class SegmentedEventLog:
             self._length = first + count
             if count == 0:
                 continue
-            try:
-                self._parts.append(_map(path, count))
-            except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                if path not in maps or len(maps[path]) < count:
+                    maps[path] = _map(path)
+            if len(maps.get(path, ())) >= count:
+                self._parts.append(maps[path][:count])
+            else:
                 # Folded since it was listed, or taken away: what came before it is gone as well.
                 self._parts.clear()
                 self.first_index = self._length
@@ -57,5 +71,7 @@ class SegmentedEventLog:
                 yield part, begin, end
 
 
-def _map(path: str, count: int) -> np.ndarray:
-    return np.memmap(path, dtype=EVENT_DTYPE, mode="r", offset=HEADER_BYTES, shape=(count,))
+def _map(path: str) -> np.ndarray:
+    """All that has a place in the file, be it written yet or not."""
+    events = (pathlib.Path(path).stat().st_size - HEADER_BYTES) // EVENT_DTYPE.itemsize
+    return np.memmap(path, dtype=EVENT_DTYPE, mode="r", offset=HEADER_BYTES, shape=(events,))

@@ -109,8 +109,12 @@ class CellRuns:
         if not self._runs:
             self._session.check()
             self._live_views.cell_ended()
-        if run.options is not None and (result is None or result.error_before_exec is None):
-            self._report(run, result)
+        try:
+            if run.options is not None and (result is None or result.error_before_exec is None):
+                self._report(run, result)
+        finally:
+            if run.live is not None:
+                run.live.close()  # if the report did not take its place
 
     def _complete(self, run: _Run, result: ExecutionResult | None) -> None:
         error = None if result is None else result.error_in_exec or result.error_before_exec
@@ -124,7 +128,11 @@ class CellRuns:
     def _report(self, run: _Run, result: ExecutionResult | None) -> None:
         options = run.options
         assert options is not None, "only runs with options are reported"
-        report = self._session.report(run.span, minimum_bytes=options.min, depth=options.depth)
+        try:
+            report = self._session.report(run.span, minimum_bytes=options.min, depth=options.depth)
+        except (RuntimeError, KeyError):
+            print("The recording ended inside this cell, so there is no report on it.")  # noqa: T201  (instead of it)
+            return
         answer = shown_cell_report(report)
         if options.save:
             self._shell.user_ns[options.save] = answer

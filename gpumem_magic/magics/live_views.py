@@ -58,7 +58,7 @@ class LiveView:
             return
         left = self._still_due - time.monotonic()
         if left <= 0:
-            self._show_still(update_display)
+            self._renew_still()
         elif self._timer is None:
             self._timer = threading.Timer(left, self._catch_up)
             self._timer.daemon, self._timer.name = True, "gpumem-still"
@@ -68,24 +68,28 @@ class LiveView:
         """On the timer's thread: the still picture of a cell that ended too soon after another."""
         self._timer = None
         if not self.dashboard.is_closed and not self._source.is_busy():  # a cell that runs brings its own end
-            with contextlib.suppress(RuntimeError):  # tracking was turned off meanwhile
-                self._show_still(update_display)
+            self._renew_still()
 
     def close(self, instead: Mapping[str, str] | None = None) -> None:
-        """End it. ``instead`` takes the widget's place; a sentence does when None."""
-        if self.dashboard.is_closed:
-            return
-        self._stop_timer()
-        self.dashboard.close()
-        if instead is None:
-            self._leave_still()
-        else:
+        """End it. ``instead`` takes the widget's place, also of one that was closed; a sentence does when None."""
+        was_closed = self.dashboard.is_closed
+        if not was_closed:
+            self._stop_timer()
+            self.dashboard.close()
+        if instead is not None:
             update_display(instead, raw=True, display_id=self._live_id)
+        elif not was_closed:
+            self._leave_still()
 
     def _show_still(self, put: Callable[..., Any]) -> None:
         began = time.monotonic()
         put(self._still(), raw=True, display_id=self._still_id)
         self._still_due = began + (time.monotonic() - began) / STILL_SHARE
+
+    def _renew_still(self) -> None:
+        """Make the still form anew. What it shows stays as it is once tracking was turned off."""
+        with contextlib.suppress(RuntimeError):
+            self._show_still(update_display)
 
     def _stop_timer(self) -> None:
         timer = self._timer
@@ -94,7 +98,7 @@ class LiveView:
             timer.join(_JOIN_S)
 
     def _leave_still(self) -> None:
-        self._show_still(update_display)
+        self._renew_still()
         sentence = f"The live view was closed at {time.strftime('%H:%M:%S')}. %gpumem opens a new one."
         update_display({"text/plain": sentence}, raw=True, display_id=self._live_id)
 
@@ -111,6 +115,7 @@ class LiveViews:
         self._source = source
         self.is_notebook = is_notebook
         self._open: LiveView | None = None
+        self._of_cells: list[LiveView] = []
 
     @property
     def dashboard(self) -> Dashboard | None:
@@ -134,6 +139,7 @@ class LiveViews:
         """A view of one running cell."""
         view = LiveView(self._source, cell=span, window_s=0, panels=("allocations",))
         view.show(still=False)
+        self._of_cells = [each for each in self._of_cells if not each.dashboard.is_closed] + [view]
         return view
 
     def cell_ended(self) -> None:
@@ -142,7 +148,10 @@ class LiveViews:
             self._open.keep_still()
 
     def close(self) -> bool:
-        """Close the dashboard; whether there was one."""
+        """Close the dashboard, and what cells left open; whether there was a dashboard."""
+        for view in self._of_cells:
+            view.close()
+        self._of_cells.clear()
         if self.dashboard is None or self._open is None:
             return False
         self._open.close()

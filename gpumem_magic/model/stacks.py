@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 from typing import TYPE_CHECKING
@@ -35,11 +36,21 @@ def line_of(code: Code, lasti: int) -> int:
     """The source line of the instruction at index ``lasti`` (in code units); 0 when it has none.
 
     A frame that has not run anything yet has a negative ``lasti`` and is on the first line, as in CPython.
+    """
+    ends, lines = _lines(code)
+    place = bisect.bisect_right(ends, lasti)
+    return lines[place] if lasti >= 0 and place < len(lines) else max(code.first_line, 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _lines(code: Code) -> tuple[list[int], list[int]]:
+    """Per stretch of instructions the index after its last one, ascending, and its line.
+
     Source: CPython's ``Objects/locations.md``. Each entry is a byte ``1 cccc lll`` (kind, length - 1) and
     more bytes by kind; a damaged table ends the search instead of failing.
     """
-    if lasti < 0:
-        return max(code.first_line, 0)
+    ends: list[int] = []
+    lines: list[int] = []
     line, position, table = code.first_line, 0, code.line_table
     index = 0
     while index < len(table):
@@ -56,9 +67,9 @@ def line_of(code: Code, lasti: int) -> int:
         elif kind < 10:
             index += 1
         position += length
-        if lasti < position:
-            return 0 if kind == 15 else max(line, 0)
-    return max(code.first_line, 0)
+        ends.append(position)
+        lines.append(0 if kind == 15 else max(line, 0))
+    return ends, lines
 
 
 _LONGEST_VARINT_BITS = 36  # CPython writes 32-bit integers, 6 bits to the byte

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpumem_magic.analysis.frames import short_path
 from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.units import format_count, format_size
 from gpumem_magic.views.html import Html, badge, breakable, data_table, joined, measure, tag
@@ -173,7 +174,7 @@ def where_html(row: Allocator, *, failures: bool = True) -> Html:
     if not row.stack:
         return place
     frames = [
-        tag("li", tag("span", breakable(label), class_="gm-code"), title=f"{frame.filename}:{frame.line}")
+        tag("li", tag("span", breakable(label), class_="gm-code"), title=f"{short_path(frame.filename)}:{frame.line}")
         for label, frame in zip(row.frames, row.stack, strict=True)
     ]
     return tag("details", tag("summary", place), tag("ol", *frames))

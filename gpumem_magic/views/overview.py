@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpumem_magic.analysis.device_history import decimated
+from gpumem_magic.analysis.frames import short_path
 from gpumem_magic.model.units import format_count, format_duration, format_size
 from gpumem_magic.views.allocators import where_html
 from gpumem_magic.views.cell_report import heading
@@ -266,7 +267,8 @@ def _trimmed(row: Allocator, frames: int) -> Allocator:
         where=without_middle(row.where, LONGEST),
         frames=tuple(without_middle(label, _LONGEST_FRAME) for label in row.frames[:frames]),
         stack=tuple(
-            dataclasses.replace(frame, filename=without_middle(frame.filename, _LONGEST_FRAME)) for frame in stack
+            dataclasses.replace(frame, filename=without_middle(short_path(frame.filename), _LONGEST_FRAME))
+            for frame in stack
         ),
     )
 

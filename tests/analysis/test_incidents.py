@@ -57,6 +57,13 @@ def test_gaps_and_marks_stand_among_them_by_time() -> None:
     assert {each.device for each in found if each.kind != "refusal"} == {NO_DEVICE}
 
 
+def test_of_very_many_marks_the_latest_are_kept_with_their_numbers() -> None:
+    marks = tuple(Mark(time_ns=START_NS + number, name=f"step {number}") for number in range(5000))
+    found = IncidentLog().incidents(dataclasses.replace(Recording().snapshot(), marks=marks), {})
+    assert [each.text for each in found] == [f"step {number}" for number in range(5000 - incidents.MOST, 5000)]
+    assert found[-1].number == 4999
+
+
 def test_among_too_many_events_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     recording, log = Recording(), IncidentLog()
     monkeypatch.setattr(incidents, "MAX_EVENTS", 3)

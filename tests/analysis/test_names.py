@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gpumem_magic.analysis.frames import is_machinery, is_user, notebook_labels, shown_frames, where
+from gpumem_magic.analysis.frames import (
+    distinct_names,
+    is_machinery,
+    is_user,
+    notebook_labels,
+    short_path,
+    shown_frames,
+    where,
+)
 from gpumem_magic.analysis.libraries import library_name
 from gpumem_magic.model.stacks import Frame
 from tests.analysis.build import IPYTHON, LINEAR, Recording, notebook
@@ -97,3 +105,34 @@ def test_the_latest_run_up_to_a_cell_names_its_source() -> None:
     name = notebook(30, 0)[0]
     assert notebook_labels(snapshot)[name] == "In [9]"
     assert notebook_labels(snapshot, until=snapshot.cell(runs[1]))[name] == "In [5]"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/ada/.venv/lib/python3.12/site-packages/torch/nn/functional.py", "torch/nn/functional.py"),
+        ("/usr/lib/python3/dist-packages/numpy/core.py", "numpy/core.py"),
+        ("/usr/lib/python3.11/threading.py", "threading.py"),
+        ("/home/ada/project/train.py", "/home/ada/project/train.py"),
+        ("/tmp/ipykernel_42/77.py", "/tmp/ipykernel_42/77.py"),
+    ],
+)
+def test_the_path_of_an_installed_file_begins_with_its_package(path: str, shown: str) -> None:
+    assert short_path(path) == shown
+
+
+def test_names_that_read_alike_get_callers_until_they_differ() -> None:
+    stacks = [["alloc", "forward", "In [6]:2"], ["alloc", "forward", "In [9]:2"], ["alloc", "load", "In [6]:2"], ["x"]]
+    assert distinct_names(["alloc", "alloc", "alloc", "x"], stacks) == [
+        "alloc ← forward ← In [6]:2",
+        "alloc ← forward ← In [9]:2",
+        "alloc ← load",
+        "x",
+    ]
+
+
+def test_names_of_the_same_stack_stay_the_same() -> None:
+    assert distinct_names(["a", "a"], [["a", "b"], ["a", "b"]]) == ["a", "a"]
+    assert distinct_names(["a", "a"], [[], []]) == ["a", "a"]
+    assert distinct_names(["a", "a"], [["a"], ["a", "b"]]) == ["a", "a ← b"]
+    assert distinct_names([], []) == []

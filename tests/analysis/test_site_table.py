@@ -68,7 +68,28 @@ def test_the_most_live_come_first_then_the_highest_peaks() -> None:
     recording.alloc(MIB, ("/home/ada/a.py", "small", 3))
     recording.alloc(2 * MIB, ("/home/ada/a.py", "large", 4))
     assert [where.split()[-1] for where in rows(recording.snapshot())] == ["large", "small", "gone", "less"]
-    assert [where.split()[-1] for where in rows(recording.snapshot(), most=2)] == ["large", "small"]
+    most = rows(recording.snapshot(), most=2)
+    assert list(most) == ["a.py:4 large", "a.py:3 small", "2 other places, cuMemAlloc"]
+
+
+def test_what_has_no_row_of_its_own_is_added_up() -> None:
+    recording = Recording(("GPU", "16GiB"), ("GPU", "16GiB"))
+    for line in range(20):
+        recording.alloc((line + 1) * MIB, ("/home/ada/a.py", "site", line), device=line % 2)
+    recording.fail(1 << 40, ("/home/ada/a.py", "site", 0))
+    snapshot = recording.snapshot()
+    all_of_them, few = (SiteTable(most).rows(snapshot, {}) for most in (300, 5))
+    assert len(few) == 7
+    for device in (0, 1):
+        for name in ("count", "live_count", "live_bytes", "allocated_bytes", "failed_count"):
+            whole, short = (
+                sum(getattr(row, name) for row in rows if row.key[-1] == device) for rows in (all_of_them, few)
+            )
+            assert short == whole, name
+    assert [(row.name.where, row.live_bytes) for row in few[5:]] == [
+        ("8 other places, cuMemAlloc", 64 * MIB),
+        ("7 other places, cuMemAlloc", 56 * MIB),
+    ]
 
 
 def test_a_site_of_a_cell_and_one_of_a_native_thread() -> None:

@@ -44,16 +44,17 @@ class PlayedSource:
         self._recording = Recording(started_unix_ns=1_760_000_000_000_000_000)
         self._held: list[int] = []
         self.played = 0  # samples so far
-        self._cells = 0
+        self._cells = self._births = 0
 
     def play(self, count: int) -> None:
-        """Let ``count`` samples pass, with one allocation; every minute a cell ends and the next one begins."""
+        """Let ``count`` samples pass, with one allocation; every ten minutes a cell ends and the next one begins."""
         recording = self._recording
         self.played += count
         recording.now = START_NS + self.played * PERIOD_NS
-        place = notebook(1, len(recording.events) % SITES)
-        if self.played // 600 > self._cells:
-            self._cells = self.played // 600
+        self._births += 1
+        place = notebook(1, self._births % SITES)
+        if self.played // 6000 > self._cells:
+            self._cells = self.played // 6000
             with recording.cell(self._cells, f"step({self._cells})"):
                 self._held.append(recording.alloc(MIB, LINEAR, place, IPYTHON))
         else:
@@ -114,14 +115,14 @@ class PlayedDashboard:
         self.dashboard.widget.send = lambda content, buffers=None: self.sent.append((content, buffers))  # type: ignore[method-assign]
 
     def turn(self, samples_passed: int) -> int:
-        """Let time pass, and the dashboard tell it, tables included; returns the size of the message as JSON."""
+        """Let time pass, and the dashboard tell it, tables included; returns the size of the messages as JSON."""
         self.source.play(samples_passed)
         self.dashboard._refresh_due = 0.0
         count = len(self.sent)
         self.dashboard._turn(self.dashboard._stopping)
         told = self.sent[count:]
-        assert len(told) == 1, "one message a tick"
-        return len(json.dumps(told[0][0], separators=(",", ":")))
+        assert 1 <= len(told) <= 2, "one message a tick, and one for the tables"
+        return sum(len(json.dumps(content, separators=(",", ":"))) for content, _ in told)
 
     def whole_bytes(self) -> int:
         """Size of what a page gets that comes now."""
@@ -131,6 +132,7 @@ class PlayedDashboard:
     def show(self, page: Page) -> None:
         """Draw it in a page; ``window.tell`` takes messages there."""
         widget = self.dashboard.widget
+        widget.bundle()  # brings its state up to now
         page.set_content("<body style='width:1100px'></body>")
         page.evaluate(
             _SHOW,
@@ -165,14 +167,19 @@ async ({script, state, levels, bokeh, traits}) => {
     const carrier = {get: () => binary(bokeh)};
     const model = {
         get: name => values[name],
-        on: (_, heard) => { window.tell = message => heard(message, []) },
+        on: (event, heard) => { if (event === 'msg:custom') window.tell = message => heard(message, []) },
+        set: () => {},
         off: () => {},
         send: () => {},
         widget_manager: {get_model: async () => carrier},
     };
-    const made = new Function(script)()();
-    made.initialize({model});
-    await made.render({model, el: document.body});
+    const factory = new Function(script)();
+    window.show = async element => {
+        const made = factory();
+        made.initialize({model});
+        return made.render({model, el: element});
+    };
+    await window.show(document.body);
 }
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpumem_magic.analysis.bands import BAND_NAMES, bands
-from gpumem_magic.model.history import HistoryDelta, HistoryLevels
+from gpumem_magic.model.history import UNKNOWN, HistoryDelta, HistoryLevels
 from gpumem_magic.views.dashboard import dashboard as module
 from gpumem_magic.views.dashboard.dashboard import HOST_DEVICE, Clock, Dashboard
 from gpumem_magic.views.dashboard.panel import Column, Panel, Row, all_panels
@@ -103,6 +104,11 @@ class Opened:
             assert time.monotonic() < deadline, self.dashboard.problem or "it did not come"
             time.sleep(0.005)
 
+    @property
+    def news(self) -> list[dict[str, Any]]:
+        """Messages that are about samples; others tell of tables."""
+        return [message for message in self.sent if "open" in message]
+
     def told(self, name: str) -> list[Any]:
         return [message[name] for message in self.sent if name in message]
 
@@ -177,34 +183,36 @@ def test_each_sample_is_told_once_and_in_order(play: Callable[..., Opened]) -> N
         opened.source.position = position
         opened.source.events += 1
         time.sleep(0.01)
-    opened.until(lambda: opened.sent and opened.sent[-1]["open"][0][1] == 39)
+    opened.until(lambda: opened.news and opened.news[-1]["open"][0][1] == 39)
     indices = [row[1] for rows in opened.told("rows") for row in rows if row[0] == 0]
     assert indices == list(range(10, 39))
     assert [message["seq"] for message in opened.sent] == list(range(1, len(opened.sent) + 1))
 
 
-def test_an_event_does_not_wait_for_the_next_sample(play: Callable[..., Opened]) -> None:
+def test_an_event_does_not_wait_for_the_next_sample(
+    play: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_S", 60.0)
     opened = play(played())
-    opened.until(lambda: len(opened.sent) > 1)
-    time.sleep(module.QUICKEST_S)
-    before = len(opened.sent)
+    opened.until(lambda: len(opened.news) > 0)
+    before = len(opened.news)
     opened.source.events += 1
-    opened.until(lambda: len(opened.sent) > before, seconds=module.QUIET_S)
-    assert opened.sent[before]["rows"] == []
-    assert opened.sent[before]["open"][0][:2] == [0, 10]
+    opened.until(lambda: len(opened.news) > before)
+    assert opened.news[before]["rows"] == []
+    assert opened.news[before]["open"][0][:2] == [0, 10]
 
 
 def test_an_update_is_as_large_after_a_long_session_as_at_its_begin(play: Callable[..., Opened]) -> None:
     opened = play(played(5000))
     opened.until(lambda: len(opened.sent) > 2)
-    early = len(json.dumps(opened.sent[-1]["rows"] + opened.sent[-1]["open"]))
+    early = len(json.dumps(opened.news[-1]["rows"] + opened.news[-1]["open"]))
     opened.source.position = 4990
     opened.source.events += 1
-    opened.until(lambda: opened.sent[-1]["open"][0][1] == 4990)
+    opened.until(lambda: opened.news[-1]["open"][0][1] == 4990)
     opened.source.position += 1
     opened.source.events += 1
-    opened.until(lambda: opened.sent[-1]["open"][0][1] == 4991)
-    late = len(json.dumps(opened.sent[-1]["rows"][-2:] + opened.sent[-1]["open"]))
+    opened.until(lambda: opened.news[-1]["open"][0][1] == 4991)
+    late = len(json.dumps(opened.news[-1]["rows"][-2:] + opened.news[-1]["open"]))
     assert late < early * 1.2 + 250  # one row more than nothing, and longer numbers
 
 
@@ -340,6 +348,85 @@ def test_tracking_was_turned_off(play: Callable[..., Opened], monkeypatch: pytes
     assert opened.dashboard.problem == ""
 
 
+def test_another_recording_is_shown_from_its_begin(play: Callable[..., Opened]) -> None:
+    source = played()
+    source.taken = dataclasses.replace(source.taken, history=source.rows)
+    opened = play(source)
+    opened.until(lambda: len(opened.sent) > 1)
+    opened.dashboard._obey("clear-cells")
+    second = Recording(("GPU", "16GiB"), started_unix_ns=1_760_000_000 * SECOND)
+    with second.cell(7, "again()"):
+        second.alloc(5 * MIB, ("/home/ada/train.py", "again", 1))
+    rows = source.rows.copy()
+    rows["begin_ns"] += 100 * SECOND
+    rows["end_ns"] += 100 * SECOND
+    source.rows, source.position, source.events = rows, 2, 1
+    source.taken = dataclasses.replace(second.snapshot(), history=rows)
+    opened.until(lambda: any(message["kind"] == "full" for message in opened.sent))
+    at, state = next((at, message["state"]) for at, message in enumerate(opened.sent) if message["kind"] == "full")
+    assert [row["live"] for row in state["panels"][0]["rows"].values()] == [5 * MIB]
+    assert [span["label"] for span in state["spans"]] == ["[7]"]
+    assert [row["cell"] for row in state["panels"][1]["rows"].values()] == ["In [7]"]
+    source.position = 4
+    opened.until(lambda: opened.news[-1]["open"][0][1] == 4)
+    assert [row[1] for message in opened.sent[at + 1 :] for row in message["rows"] if row[0] == 0] == [2, 3]
+
+
+def test_the_first_sample_makes_no_other_recording(play: Callable[..., Opened]) -> None:
+    source = played()
+    opened = play(source)
+    source.taken = dataclasses.replace(source.taken, history=source.rows)
+    for _ in range(3):
+        source.events += 1
+        before = source.snapshots
+        opened.until(lambda before=before: source.snapshots > before)
+    assert {message["kind"] for message in opened.sent} == {"update"}
+
+
+def test_a_birth_is_told_as_a_time_so_that_ages_pass_in_the_page(play: Callable[..., Opened]) -> None:
+    source = played()
+    opened = play(source)
+    (row,) = opened.dashboard.widget._whole()[0]["panels"][0]["rows"].values()
+    (birth,) = source.taken.allocations["birth_ns"].tolist()
+    assert row["age"] == Clock(source.taken.process)(birth)
+
+
+@pytest.mark.parametrize("begin", [float("-inf"), float("nan"), -1, True, 10**400])
+def test_a_stretch_that_cannot_be_is_passed_over(play: Callable[..., Opened], begin: float) -> None:
+    opened = play(played())
+    opened.hear(kind="detail", begin=begin, end=float("inf"))
+    assert not [message for message in opened.sent if message["kind"] == "detail"]
+
+
+def test_a_closed_dashboard_leaves_no_widget_behind(play: Callable[..., Opened]) -> None:
+    import ipywidgets  # noqa: PLC0415  (what it knows is private, and nothing else here needs it)
+
+    known = ipywidgets.widgets.widget._instances
+    play(played()).dashboard.close()  # BokehJS has a widget too, which stays
+    before = set(known)
+    opened = play(played())
+    assert set(known) != before
+    opened.dashboard.close()
+    assert set(known) == before
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_no_dashboard_and_waits_for_none(play: Callable[..., Opened]) -> None:
+    opened = play(played())
+    with opened.dashboard._lock:  # in the child nobody would ever release it, were it another thread's
+        child = os.fork()
+        if child == 0:
+            opened.dashboard._lock = None  # whoever touches it fails
+            try:
+                opened.dashboard.close()
+                module._stop_all()
+                os._exit(0 if opened.dashboard.is_closed else 3)
+            except BaseException:  # noqa: BLE001  (a child of a test must not go on)
+                os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not opened.dashboard.is_closed
+
+
 def test_the_bands_of_several_devices_at_once_are_those_of_each() -> None:
     snapshot = watched(2)
     assert snapshot.history is not None
@@ -350,6 +437,23 @@ def test_the_bands_of_several_devices_at_once_are_those_of_each() -> None:
         alone = bands(rows[mine], base_bytes=base)
         for name in BAND_NAMES:
             assert (getattr(together, name)[mine] == getattr(alone, name)).all(), name
+
+
+def test_an_answer_that_did_not_come_frees_nothing(play: Callable[..., Opened]) -> None:
+    source = played()
+    for name in ("process_bytes", "used_bytes"):
+        source.rows[name][[12, 14]] = UNKNOWN
+    opened = play(source)
+    for position in range(11, 18):
+        source.position = position
+        source.events += 1
+        opened.until(lambda: opened.news and opened.news[-1]["open"][0][1] == source.position)
+    _, levels = opened.dashboard.widget._whole()
+    table = np.frombuffer(gzip.decompress(levels), "<f8").reshape(-1, COLUMNS)
+    kept = {int(row[2]): row[5:12].tolist() for row in table if row[0] == 0}
+    told = {row[1]: row[4:11] for rows in opened.told("rows") for row in rows if row[0] == 0}
+    assert told == {index: kept[index] for index in range(10, 17)}
+    assert opened.news[-1]["open"][0][4:7] == [GIB - 60 * MIB, 60 * MIB, 0]
 
 
 def test_the_clock_is_that_of_the_kernels_machine(monkeypatch: pytest.MonkeyPatch) -> None:

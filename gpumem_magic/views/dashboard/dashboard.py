@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import gzip
 import itertools
+import os
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpumem_magic.analysis.bands import BAND_HINTS, BAND_LABELS, BAND_NAMES, bands, settled_base
+from gpumem_magic.analysis.bands import BAND_HINTS, BAND_LABELS, BAND_NAMES, Bands, bands, settled_base
 from gpumem_magic.analysis.cell_report import descendants
 from gpumem_magic.analysis.cell_table import outermost
 from gpumem_magic.analysis.detail import exact_bytes
@@ -49,6 +50,7 @@ HOST_DEVICE = 255
 DEFAULT_WINDOW_S = 60.0
 _JOIN_S = 5.0
 _UNBOUNDED = 1 << 62
+_LATEST_MS = 8.64e15  # of a date in a page
 
 COMMANDS = (
     ("mark", "Mark", "Put a named line into the picture (%gpumem mark NAME)"),
@@ -115,23 +117,16 @@ class Dashboard:
         self._cell = cell
         self._token = token
         self._on_close = on_close
-        chosen = [panel for panel in all_panels() if not panels or panel.name in panels]
-        self._tables = [PanelRows(panel) for panel in chosen]
-        self._spans, self._marks = Keyed(MOST_CELLS), Keyed(MOST_CELLS)
-        self._incidents = IncidentLog()
+        self._panels = [panel for panel in all_panels() if not panels or panel.name in panels]
         snapshot = source.snapshot(allocations=True)
         self._devices: tuple[Device, ...] = snapshot.devices
-        self._clock = Clock(snapshot.process)
+        self._document = document(self._devices)
         self._since_ns = 0 if cell is None else snapshot.cell(cell).begin_ns
-        self._cells_since_ns = 0
-        self._bases: dict[int, int] = {}
-        self._unsettled = {device.ordinal for device in self._devices}
-        self._settle_due = 0.0
+        self._begin(snapshot)
         self._settings: dict[str, Any] = {"number": 0}
         self._window_ms = window_s * 1e3
         self._header = dict(source.header())
         self._ended = ""
-        self._document = document(self._devices)
         self._seen: dict[str, float] = {}  # when each view was heard of last
         self._heard_at = time.monotonic()
         self._has_left = False  # the last page said goodbye
@@ -144,6 +139,23 @@ class Dashboard:
         self.refresh_cost_s = 0.0
         self._take(snapshot)
         self.widget = DashboardWidget(self._whole, self._hear, self._lock)
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        """Know nothing of a recording but what ``snapshot`` says of its devices and its clock."""
+        self._recording = _recording_of(snapshot)
+        if snapshot.devices != self._devices:
+            self._devices = snapshot.devices
+            self._document = document(self._devices)
+        self._clock = Clock(snapshot.process)
+        self._tables = [PanelRows(panel) for panel in self._panels]
+        self._spans, self._marks = Keyed(MOST_CELLS), Keyed(MOST_CELLS)
+        self._incidents = IncidentLog()
+        self._cells_since_ns = 0
+        self._bases: dict[int, int] = {}
+        self._untracked: dict[int, int] = {}  # of the row that was told last, by device
+        self._measured: dict[int, tuple[int, int]] = {}  # NVML's latest answers: of this process, of all
+        self._unsettled = {device.ordinal for device in self._devices}
+        self._settle_due = 0.0
 
     # ---- its life ----
 
@@ -162,6 +174,8 @@ class Dashboard:
 
     def close(self, reason: str = "This view was closed; %gpumem opens a new one.") -> None:
         """Tell the page that this was the last message, end the thread and wait for it. The widget goes too."""
+        if self._ended:
+            return  # in a forked child nobody may ask for the lock
         with self._lock:
             if self._ended:
                 return
@@ -204,9 +218,13 @@ class Dashboard:
             self.widget.send_update({"config": {"settings": self._settings}, "settings": True})
 
     def clear_cells(self) -> None:
-        """Take the cells that ended before now off the table."""
+        """Take the cells that ended before now off the table. Nothing while tracking is off."""
+        try:
+            now_ns = self._source.snapshot(allocations=False).time_ns
+        except RuntimeError:
+            return
         with self._lock:
-            self._cells_since_ns = self._source.snapshot(allocations=False).time_ns
+            self._cells_since_ns = now_ns
             self._refreshed_events = -1
             self._refresh_due = 0.0
 
@@ -238,10 +256,18 @@ class Dashboard:
         if stopping.is_set():
             return
         self._events = events
-        refreshed = self._refresh() if self._is_refresh_due() else {}
+        if index < self._index:  # another recording: its numbers begin anew
+            self._refreshed_events, self._refresh_due = -1, 0.0
+        self._tell(self._news)
+        if self._is_refresh_due():
+            refreshed = self._refresh()  # after the news, which would have to wait for it
+            if refreshed:
+                self._tell(lambda: refreshed)
+
+    def _tell(self, make: Callable[[], dict[str, Any]]) -> None:
         with self._lock:
             if not self._ended:
-                self.widget.send_update({**self._news(), **refreshed})
+                self.widget.send_update(make())
 
     def _is_watched(self) -> bool:
         """Whether anybody looks; in doubt, yes: while a cell runs the page may be unable to say so."""
@@ -312,13 +338,27 @@ class Dashboard:
             if known & self._unsettled:
                 self._settle()
         rows = rows[np.argsort(rows["device"], kind="stable")]
+        self._fill(rows)
         limits = np.array([self._bases.get(device, _UNBOUNDED) for device in rows["device"].tolist()])
-        return list(map(list, zip(*(column.tolist() for column in self._band_columns(rows, limits)), strict=True)))
+        found = bands(rows, base_bytes=limits, before=self._untracked)
+        self._untracked |= zip(rows["device"].tolist(), found.untracked.tolist(), strict=True)
+        columns = self._band_columns(rows["device"], found)
+        return list(map(list, zip(*(column.tolist() for column in columns), strict=True)))
 
-    def _band_columns(self, rows: np.ndarray, limits: np.ndarray) -> list[np.ndarray]:
-        found = bands(rows, base_bytes=limits)
+    def _fill(self, rows: np.ndarray) -> None:
+        """Put what was known before in the place of what could not be asked: a question that failed frees nothing."""
+        columns = [rows[name].tolist() for name in ("device", "process_bytes", "used_bytes", "driver_used_bytes")]
+        for row, (device, process, used, driver_used) in enumerate(zip(*columns, strict=True)):
+            before = self._measured.get(device, (UNKNOWN, UNKNOWN))
+            known = next((each for each in (used, driver_used) if each != UNKNOWN), before[1])
+            self._measured[device] = (process if process != UNKNOWN else before[0], known)
+            rows["process_bytes"][row] = self._measured[device][0]
+            if used == driver_used == UNKNOWN:
+                rows["used_bytes"][row] = known
+
+    def _band_columns(self, device: np.ndarray, found: Bands) -> list[np.ndarray]:
         return [
-            rows["device"],
+            device,
             found.index,
             self._clock.columns(found.begin_ns),
             self._clock.columns(found.end_ns),
@@ -356,7 +396,7 @@ class Dashboard:
     def _detail(self, content: dict[str, Any]) -> None:
         """Somebody zoomed in: each event of the stretch, if they can be had. It has no number: it may be lost."""
         begin, end = content.get("begin"), content.get("end")
-        if not (isinstance(begin, int | float) and isinstance(end, int | float) and begin < end):
+        if not (isinstance(begin, int | float) and isinstance(end, int | float) and 0 <= begin < end < _LATEST_MS):
             return
         try:
             log = self._source.snapshot(allocations=False).events
@@ -397,7 +437,20 @@ class Dashboard:
             snapshot = self._source.snapshot(allocations=self._live_count <= MOST_ALLOCATIONS)
         except RuntimeError:  # tracking was turned off: the header says so
             return {}
+        if _is_another(_recording_of(snapshot), self._recording):
+            self._change_over(snapshot)
+            return {}
+        self._recording = _recording_of(snapshot)
         return self._take(snapshot)
+
+    def _change_over(self, snapshot: Snapshot) -> None:
+        """Show another recording, which was begun meanwhile, from its begin. A view of one cell stays with its own."""
+        if self._cell is not None:
+            return
+        with self._lock:
+            self._begin(snapshot)
+            self._take(snapshot)
+            self.widget.send_everything()
 
     def _take(self, snapshot: Snapshot) -> dict[str, Any]:
         self._live_count = int(snapshot.meters["live_count"].sum())
@@ -452,6 +505,7 @@ class Dashboard:
         """State and history. With the lock held, so no message comes in between."""
         levels = self._source.history_levels()
         self._index = levels.next_index
+        self._fill(levels.rows[levels.rows["level"] == 0])
         self._settle()
         state = {
             "config": self._config(),
@@ -487,8 +541,11 @@ class Dashboard:
         rows, host = rows[rows["end_ns"] > self._since_ns], host[host["end_ns"] > self._since_ns]
         parts = []
         for device, mine in by_device(rows).items():
-            limits = np.full(len(mine), self._bases.get(device, _UNBOUNDED))
-            parts.append(np.stack([mine["level"], *self._band_columns(mine, limits)], axis=1))
+            base = self._bases.get(device, _UNBOUNDED)
+            for level in np.unique(mine["level"]):
+                whole = mine[mine["level"] == level]
+                columns = self._band_columns(whole["device"], bands(whole, base_bytes=base))
+                parts.append(np.stack([whole["level"], *columns], axis=1))
         parts.append(np.stack([host["level"], *self._host_columns(host)], axis=1))
         table = np.concatenate(parts).astype("<f8")
         table[:, [0, 1]] = table[:, [1, 0]]  # the device comes first
@@ -503,6 +560,30 @@ def _stop_all() -> None:
     """A thread that waits in native code must be gone before the interpreter goes."""
     for each in list(_running):
         each.stop()
+
+
+def _forget_all() -> None:
+    """For a forked child, which has none of our threads and where any lock may be held for ever."""
+    for each in list(_running):
+        each._ended = "This process was forked."  # noqa: SLF001  (nobody else knows which there are)
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _recording_of(snapshot: Snapshot) -> tuple[int, tuple[Device, ...]]:
+    """What tells one recording of this process from another: when its first sample began, and of which devices.
+
+    The time is 0 before the first sample.
+    """
+    history = snapshot.history
+    return (0 if history is None or not len(history) else int(history["begin_ns"].min())), snapshot.devices
+
+
+def _is_another(recording: tuple[int, tuple[Device, ...]], known: tuple[int, tuple[Device, ...]]) -> bool:
+    (began, devices), (known_began, known_devices) = recording, known
+    return devices != known_devices or known_began not in (0, began)
 
 
 def _only(snapshot: Snapshot, cell: int) -> Snapshot:

@@ -19,8 +19,9 @@ SPARK_POINTS = 60
 class Column:
     """A column. ``kind`` says how the page writes a value.
 
-    ``text``; ``bytes`` and ``signed`` sizes; ``count``; ``seconds`` a duration; ``age`` seconds that pass; ``clock``
-    milliseconds of the kernel's wall clock; ``spark`` the latest values of column ``of``, ``growth`` what they rose by.
+    ``text``; ``bytes`` and ``signed`` sizes; ``count``; ``seconds`` a duration; ``age`` the time since a birth and
+    ``clock`` the time of day, both given in milliseconds of the kernel's wall clock (``Moment.clock``); ``spark`` the
+    latest values of column ``of``, ``growth`` what they rose by.
     """
 
     key: str

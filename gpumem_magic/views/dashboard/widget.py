@@ -129,6 +129,12 @@ class DashboardWidget(anywidget.AnyWidget):
         state: dict[str, Any] = super().get_state(key, drop_defaults=drop_defaults)
         return state
 
+    def close(self) -> None:
+        """Let go of the page and of what belongs to this widget alone."""
+        layout = self.layout
+        super().close()
+        layout.close()
+
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if not isinstance(content, dict):
             return

@@ -7,7 +7,11 @@ async function loadBokeh(model) {
   globalThis[SHARED] ??= new Map();
   const loaded = globalThis[SHARED];
   const version = model.get("bokeh_version");
-  if (!loaded.has(version)) loaded.set(version, evaluateBokeh(model));
+  if (!loaded.has(version)) {
+    const made = evaluateBokeh(model);
+    made.catch(() => loaded.delete(version)); // the next view tries again: the kernel may have been busy or gone
+    loaded.set(version, made);
+  }
   return loaded.get(version);
 }
 

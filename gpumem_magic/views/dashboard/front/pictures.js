@@ -14,6 +14,7 @@ class Pictures {
     const {Document} = Bokeh.require("document");
     const {add_document_standalone: embed} = Bokeh.require("embed/standalone");
     this.store = store;
+    this.documents = Bokeh.documents; // of the whole page: each document puts itself there
     this.onMove = onMove;
     this.document = Document.from_json(structuredClone(store.document.content));
     this.models = [...this.document._all_models.values()];
@@ -75,8 +76,12 @@ class Pictures {
     picture.showCells(spans, begin, end);
   }
 
+  // BokehJS keeps every document and every view until it is told otherwise, and with them what they draw on.
   remove() {
+    this.views.then((views) => views.clear(), () => {}); // there may be none yet, and never any
     this.document.clear();
+    const at = this.documents.indexOf(this.document);
+    if (at >= 0) this.documents.splice(at, 1);
   }
 }
 
@@ -128,7 +133,7 @@ class Picture {
     for (const row of rows) push(row[END], row);
     this.sources.get("bands").data = columns;
     const near = capacity && highest >= 0.6 * capacity;
-    this.setTop(near ? Math.max(highest, capacity) * 1.04 : highest * 1.18);
+    this.setTop(near ? Math.max(highest, capacity) * 1.12 : highest * 1.18);
     this.capacity.setv({location: capacity ?? 0, visible: Boolean(near)});
   }
 

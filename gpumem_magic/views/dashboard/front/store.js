@@ -12,28 +12,42 @@ class Store {
     this.drawn = 0; // changes of what all pictures show beside their histories
     this.heardAt = Date.now();
     this.ended = "";
+    model.on("comm:close", () => {
+      this.isClosed = true;
+      this.release();
+    });
     model.on("msg:custom", (message, buffers) => this.receive(message, buffers));
     this.ready = this.load(model.get("state"), model.get("levels"));
   }
 
   async load(state, packed) {
     this.waiting ??= [];
+    const mine = (this.loading = {});
     const numbers = await unpacked(packed);
+    if (this.loading !== mine) return this.ready; // a later state came meanwhile: it takes what waits
+    // Views are built on the document and the devices. With these as they were, a view keeps what its reader set.
+    const shape = JSON.stringify([state.document, state.config.devices]);
+    if (this.shape !== shape) this.document = state.document;
+    this.shape = shape;
     this.seq = state.seq;
     this.config = state.config;
-    this.document = state.document;
     this.now = state.now;
-    this.panels = new Map(state.panels.map((panel) => [panel.name, new PanelData(panel)]));
+    const known = this.panels ?? new Map();
+    this.panels = new Map(state.panels.map((panel) =>
+      [panel.name, (known.get(panel.name) ?? new PanelData()).fill(panel)]));
     this.header = state.header;
     this.keyed = {spans: new Map(), marks: new Map()};
     this.take("spans", state.spans);
     this.take("marks", state.marks);
     this.ended = state.ended;
     this.histories = historiesFrom(numbers, state.config);
+    this.detail = null;
+    this.drawn += 1;
     const waiting = this.waiting;
     this.waiting = null;
     for (const message of waiting) this.receive(message);
     this.tell("all");
+    return null;
   }
 
   receive(message, buffers) {
@@ -58,7 +72,7 @@ class Store {
 
   apply(message) {
     this.seq = message.seq;
-    this.now = message.now;
+    this.now = message.now ?? this.now;
     for (const [device, ...row] of message.rows ?? []) this.histories.get(device)?.add(row);
     for (const [device, ...row] of message.open ?? []) this.histories.get(device)?.extend(row);
     for (const [name, change] of Object.entries(message.panels ?? {})) this.panels.get(name)?.apply(change);
@@ -101,6 +115,16 @@ class Store {
     return narrower && (!detail.exact || !Object.keys(detail.devices).length);
   }
 
+  // Jupyter keeps models that are closed. Once nobody looks any more, what they hold goes.
+  release() {
+    if (!this.isClosed || this.listeners.size) return;
+    this.histories = new Map();
+    this.panels = new Map();
+    this.detail = null;
+    this.model.set("levels", new DataView(new ArrayBuffer(0)));
+    this.model.set("state", {config: {}});
+  }
+
   // Whether it went off: there is nobody to send to once the kernel is gone.
   send(message) {
     try {
@@ -114,13 +138,19 @@ class Store {
 
 // Rows of a table panel by key, and the order in which the kernel ranks them.
 class PanelData {
-  constructor({rows, order, details, sparks, ...definition}) {
+  constructor() {
+    this.version = 0;
+  }
+
+  // Take everything anew.
+  fill({rows, order, details, sparks, ...definition}) {
     this.definition = definition;
     this.rows = new Map(Object.entries(rows));
     this.details = new Map(Object.entries(details));
     this.sparks = new Map(Object.entries(sparks ?? {}));
     this.order = order;
-    this.version = 0;
+    this.version += 1;
+    return this;
   }
 
   apply({set = {}, order, details = {}}) {

@@ -7,15 +7,17 @@ const FORMATS = {
   signed: (value) => formatSize(value, true),
   count: formatCount,
   seconds: formatSeconds,
-  age: formatAge,
 };
-const NUMERIC = new Set([...Object.keys(FORMATS), "spark", "growth", "clock"]);
+const NUMERIC = new Set([...Object.keys(FORMATS), "age", "spark", "growth", "clock"]);
 
 class Table {
-  constructor({panel, onLink}) {
+  // `now` tells the kernel's time in ms.
+  constructor({panel, onLink, now}) {
     this.panel = panel;
     this.definition = panel.definition;
     this.onLink = onLink;
+    this.now = now;
+    this.ages = []; // [element, birth]
     this.sort = null; // [column key, 1 or -1]; as the kernel ranks them when null
     this.group = "";
     this.filter = "";
@@ -42,11 +44,11 @@ class Table {
     this.rest = element("p", {class: "gm-quiet"});
     const table = element("table", {class: "gm-table gm-livetable"},
       element("caption", {}, hint), element("thead", {}, element("tr", {}, ...this.heads)), this.body);
+    this.scroller = element("div", {class: "gm-scroll gm-tall", tabindex: 0, role: "group", "aria-label": title}, table);
     return element("div", {class: "gm-tablepanel"},
       element("div", {class: "gm-tools"}, this.search, this.grouping, this.chip,
         element("span", {class: "gm-quiet gm-hint"}, hint)),
-      element("div", {class: "gm-scroll gm-tall", tabindex: 0, role: "group", "aria-label": title}, table),
-      this.rest);
+      this.scroller, this.rest);
   }
 
   head(column) {
@@ -81,8 +83,13 @@ class Table {
 
   // Draw what changed since it was drawn last; a table out of sight is not drawn.
   draw() {
-    if (this.shown.version === this.panel.version || !this.element.isConnected) return;
+    if (!this.element.isConnected || this.isHeld()) return;
+    if (this.shown.version === this.panel.version) {
+      for (const [cell, birth] of this.ages) setText(cell, this.age(birth));
+      return;
+    }
     this.shown.version = this.panel.version;
+    this.ages = [];
     const rows = this.arranged();
     this.heads.forEach((head, n) => {
       const [key, direction] = this.sort ?? [];
@@ -91,13 +98,41 @@ class Table {
     });
     this.chip.hidden = !this.only;
     if (this.only) setText(this.chip, `${this.only.label} ×`);
-    const focus = document.activeElement?.closest?.("tr")?.dataset.key;
+    const focus = this.focused();
     const wholes = this.wholes(rows);
     this.body.replaceChildren(...rows.slice(0, MOST_ROWS).flatMap((row) => this.rowElements(row, wholes)));
     if (!rows.length) this.body.append(this.emptyRow());
     const more = rows.length - MOST_ROWS;
     setText(this.rest, more > 0 ? `and ${formatCount(more)} more: filter or group to see them` : "");
-    if (focus) this.body.querySelector(`tr[data-key="${CSS.escape(focus)}"] button`)?.focus();
+    if (focus) this.refocus(focus);
+  }
+
+  // Rows in which text is selected stay, so that it can be copied; unless the reader asked for others.
+  isHeld() {
+    const selection = document.getSelection();
+    const held = this.shown.version !== -1 && selection && !selection.isCollapsed &&
+      this.body.contains(selection.anchorNode);
+    if (held) setText(this.rest, "not redrawn while text in it is selected");
+    else if (this.held) this.shown.version = -1;
+    this.held = held;
+    return held;
+  }
+
+  // Which button of which row has the focus.
+  focused() {
+    const active = document.activeElement;
+    const row = this.body.contains(active) ? active.closest("tr") : null;
+    return row && {key: row.dataset.key, place: [...row.querySelectorAll("button")].indexOf(active)};
+  }
+
+  // Give it back, and do not scroll to it: the reader may look elsewhere.
+  refocus({key, place}) {
+    const row = this.body.querySelector(`tr[data-key="${CSS.escape(key)}"]`);
+    (row?.querySelectorAll("button")[place] ?? this.scroller).focus({preventScroll: true});
+  }
+
+  age(birth) {
+    return formatAge(Math.max(this.now() - birth, 0) / 1000);
   }
 
   emptyRow() {
@@ -117,11 +152,11 @@ class Table {
   arranged() {
     const {panel} = this;
     const tops = [], children = new Map();
-    for (const key of panel.order) {
+    const found = new Set(panel.order.filter((key) => panel.rows.has(key) && this.matches(panel.rows.get(key))));
+    for (const key of found) {
       const cells = panel.rows.get(key);
-      if (!cells || !this.matches(cells)) continue;
       const row = {key, cells, detail: panel.details.get(key), spark: panel.sparks.get(key), children: []};
-      if (cells.parent && !this.group) {
+      if (found.has(cells.parent) && !this.group) {
         children.set(cells.parent, [...(children.get(cells.parent) ?? []), row]);
       } else {
         tops.push(row);
@@ -140,18 +175,25 @@ class Table {
   sorted(rows) {
     if (!this.sort) return rows;
     const [key, direction] = this.sort;
-    const value = (row) => row.cells[key] ?? (NUMERIC.has(this.kindOf(key)) ? -Infinity : "");
+    const column = this.definition.columns.find((each) => each.key === key);
+    const values = new Map(rows.map((row) => [row, this.sortValue(row, column)]));
     return [...rows].sort((a, b) => {
-      const [x, y] = [value(a), value(b)];
+      const x = values.get(a), y = values.get(b);
+      if (x === null || y === null) return (x === null) - (y === null); // what is not known comes last
       return direction * (typeof x === "number" ? x - y : String(x).localeCompare(String(y)));
     });
   }
 
-  kindOf(key) {
-    return this.definition.columns.find((column) => column.key === key)?.kind;
+  // What a row is sorted by; null where it has nothing.
+  sortValue(row, {key, kind}) {
+    if (kind === "growth") return growth(row.spark);
+    if (kind === "spark") return row.spark?.at(-1) ?? null;
+    const value = row.cells[key] ?? null;
+    return kind === "age" && value !== null ? -value : value; // the later it was born, the less old it is
   }
 
-  // One row per value of the chosen attribute: numbers that add up are added, of the others the largest is kept.
+  // One row per value of the chosen attribute: numbers that add up are added, of the others the largest is kept; of
+  // births the earliest.
   grouped(rows) {
     const groups = new Map();
     for (const row of rows) {
@@ -163,7 +205,8 @@ class Table {
       for (const column of this.definition.columns.slice(1)) {
         const values = members.map((row) => row.cells[column.key]).filter((value) => typeof value === "number");
         if (!values.length) continue;
-        cells[column.key] = column.adds ? values.reduce((sum, value) => sum + value, 0) : Math.max(...values);
+        const most = column.kind === "age" ? Math.min : Math.max;
+        cells[column.key] = column.adds ? values.reduce((sum, value) => sum + value, 0) : most(...values);
       }
       const spark = added(members.map((row) => row.spark ?? []));
       return {key: `group ${name}`, cells, spark, children: members};
@@ -181,6 +224,7 @@ class Table {
       if (n === 0) cell.append(this.firstCell(row, content, {open, unfolds, depth}));
       else cell.append(...content);
       const value = row.cells[column.key];
+      if (column.kind === "age" && typeof value === "number") this.ages.push([cell, value]);
       if (typeof value === "number" && ["bytes", "signed"].includes(column.kind)) cell.title = exactBytes(value);
       return cell;
     });
@@ -223,6 +267,7 @@ class Table {
     if (value === null || value === undefined) return ["–"];
     if (column.kind === "growth") return [value ? formatSize(value, true) : "0"];
     if (column.kind === "clock") return [formatClock(value)];
+    if (column.kind === "age") return [this.age(value)];
     const text = FORMATS[column.kind]?.(value) ?? String(value);
     return column.bar ? barCell(text, Math.abs(value), wholes[column.key], column.bar) : [text];
   }

@@ -6,15 +6,18 @@ const SILENCE_MS = 4000;
 const PULSE_MS = 10000;
 const STEPS = 50; // of so many a window is made
 const ASK_AFTER_MS = 150;
-const FEW_DEVICES = 2; // so many are all unfolded; of more, those that this process uses
+const FEW_DEVICES = 2; // with more, the host is folded too
 const MOST_UNFOLDED = 4; // without being asked
+
+// crypto.randomUUID is there only in pages that came by https or from this machine.
+const newId = () => `gm-${Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("")}`;
 
 class View {
   constructor({store, root, Bokeh}) {
     this.store = store;
     this.root = root;
     root.gpumem = this; // for those who look into a page
-    this.id = crypto.randomUUID();
+    this.id = newId();
     this.paused = false;
     this.follow = true;
     this.window = store.config.window_ms;
@@ -43,7 +46,7 @@ class View {
     this.head = element("div", {class: "gm-head gm-livehead"});
     this.status = element("p", {class: "gm-note gm-warning", hidden: true, role: "status"});
     const devices = config.devices.map((device, n) => this.section(
-      `gpu${device.ordinal}`, `GPU ${device.ordinal}`, device.name, n === 0 || config.devices.length <= FEW_DEVICES));
+      `gpu${device.ordinal}`, `GPU ${device.ordinal}`, device.name, n === 0));
     const host = this.section("host", "Host", "memory of this process", config.devices.length <= FEW_DEVICES);
     this.tip = element("div", {class: "gm-tip", hidden: true, role: "tooltip"});
     this.root.replaceChildren(
@@ -119,7 +122,7 @@ class View {
     this.tables = new Map();
     const buttons = [], bodies = [];
     for (const [name, panel] of this.store.panels) {
-      const table = new Table({panel, onLink: (link) => this.followLink(link)});
+      const table = new Table({panel, onLink: (link) => this.followLink(link), now: () => this.now()});
       const id = `${this.id}-${name}`;
       const button = element("button", {
         role: "tab", id: `${id}-tab`, "aria-controls": id, class: "gm-tab", onclick: () => this.select(name),
@@ -185,16 +188,29 @@ class View {
   zoom(factor) {
     const [begin, end] = this.shownRange();
     if (this.follow) {
-      this.setWindow(Math.max((end - begin) * factor, NARROWEST_MS));
+      this.setWindow(Math.min(Math.max((end - begin) * factor, NARROWEST_MS), this.widest()));
       return;
     }
     const middle = (begin + end) / 2, half = Math.max((end - begin) * factor, NARROWEST_MS) / 2;
     this.moved(middle - half, middle + half);
   }
 
+  oldest() {
+    const now = this.now();
+    return Math.min(...[...this.store.histories.values()].map((history) => history.begin), now - 1000);
+  }
+
+  // A stretch that is longer shows nothing more, and dates beyond the end of the calendar cannot be written.
+  widest() {
+    return Math.max(4 * (this.now() - this.oldest()), WINDOWS[0][0]);
+  }
+
+  // Some of what is known stays in sight, however far the reader moves.
   moved(begin, end) {
+    const length = Math.min(Math.max(end - begin, NARROWEST_MS), this.widest());
+    const middle = Math.min(Math.max((begin + end) / 2, this.oldest()), this.now());
     this.follow = false;
-    this.range = [begin, end];
+    this.range = [middle - length / 2, middle + length / 2];
     this.redraw();
     clearTimeout(this.asking);
     this.asking = setTimeout(() => this.askForDetail(), ASK_AFTER_MS);
@@ -314,8 +330,7 @@ class View {
   shownRange() {
     if (!this.follow && this.range) return this.range;
     const end = this.now();
-    const oldest = Math.min(...[...this.store.histories.values()].map((history) => history.begin), end - 1000);
-    const start = Math.max(oldest, this.store.config.since_ms);
+    const start = Math.max(this.oldest(), this.store.config.since_ms);
     const length = this.window || end - start;
     // The picture moves in steps, not with every message: most pictures then need no painting in between.
     const step = 2 ** Math.floor(Math.log2(length / STEPS));
@@ -430,7 +445,7 @@ class View {
     this.sight.disconnect();
     this.theme.disconnect();
     this.scheme.removeEventListener("change", this.onScheme);
-    this.pictures.remove();
     this.hello("bye");
+    this.pictures.remove();
   }
 }

@@ -13,21 +13,35 @@ export default () => {
       style.textContent = model.get("sheet") + (token ? `.gpumem-${token}{display:none}` : "");
       el.append(style, root);
       let view = null, gone = false;
+      const explain = (error) => {
+        root.textContent = `The dashboard cannot be drawn in this page: ${error.message}. ` +
+          "%gpumem timeline shows the same picture without a script.";
+      };
       const show = (Bokeh) => {
         view?.remove();
-        view = new View({store, root, Bokeh});
-        view.rebuilt = () => show(Bokeh);
+        view = null;
+        try {
+          view = new View({store, root, Bokeh});
+          view.rebuilt = () => show(Bokeh);
+        } catch (error) {
+          explain(error);
+        }
       };
       try {
         const [Bokeh] = await Promise.all([loadBokeh(model), store.ready]);
         if (!gone) show(Bokeh);
       } catch (error) {
-        root.textContent = `The dashboard cannot be drawn in this page: ${error.message}. ` +
-          "%gpumem timeline shows the same picture without a script.";
+        explain(error);
       }
       return () => {
         gone = true;
         view?.remove();
+        view = null;
+        // Jupyter may keep the element: nothing of ours must hang on it.
+        el.replaceChildren();
+        root.replaceChildren();
+        delete root.gpumem;
+        store.release();
       };
     },
   };

@@ -22,7 +22,6 @@ def _make() -> Callable[[Moment], Sequence[Row]]:
 
 def _row(moment: Moment, site: SiteRow) -> Row:
     name = site.name
-    age = None if site.oldest_ns is None else max(moment.snapshot.time_ns - site.oldest_ns, 0) / 1e9
     return Row(
         key=".".join(map(str, site.key)),
         cells={
@@ -32,7 +31,7 @@ def _row(moment: Moment, site: SiteRow) -> Row:
             "peak": site.peak_bytes,
             "live_count": site.live_count,
             "count": site.count,
-            "age": None if age is None else round(age),
+            "age": None if site.oldest_ns is None else moment.clock(site.oldest_ns),
             "library": name.library or "unknown",
             "kind": name.kind,
             "cell": name.cell or "outside any cell",
@@ -74,6 +73,7 @@ PANEL = Panel(
         Column(key="live_count", title="Count", kind="count", adds=True, hint="live allocations"),
         Column(key="count", title="Births", kind="count", adds=True, minor=True, hint="so far, freed ones too"),
         Column(key="age", title="Oldest", kind="age", minor=True, hint="age of the oldest that is live"),
+        Column(key="device", title="On", minor=True, hint="the GPU, or the host for pinned memory"),
         Column(key="library", title="Owner", hint="the library that made the driver call"),
     ),
     make=_make,

@@ -74,7 +74,7 @@ def _badges(run: CellRun) -> list[tuple[str, str, str]]:
 PANEL = Panel(
     name="cells",
     title="Cells",
-    hint="every cell run; earlier runs of the same cell unfold below it",
+    hint=f"the latest {_MOST_RUNS} cell runs; earlier runs of the same cell unfold below it",
     empty="No cell has run since tracking began.",
     columns=(
         Column(key="cell", title="Cell"),
