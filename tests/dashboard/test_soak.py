@@ -9,6 +9,7 @@ import os
 import statistics
 from typing import TYPE_CHECKING
 
+import bokeh
 import pytest
 
 from tests.dashboard.live import Live, wait_until
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CYCLES = 200 if "GPUMEM_SOAK_SECONDS" in os.environ else 8
 HOURS = 8
+LETS_GO = tuple(int(part) for part in bokeh.__version__.split(".")[:2]) >= (3, 10)
 MIB = 1 << 20
 
 COUNT = """
@@ -63,7 +65,8 @@ def test_many_dashboards_leave_nothing(lab: Notebook) -> None:
     after, page_after = lab.evaluate("kept()"), page_memory(lab.page)
     wait_until(lambda: lab.evaluate("kept()")["dashboards"] == 0, "the kernel has let go of every dashboard")
     # Jupyter keeps a good deal of each output that it showed; of ours nothing may be among it.
-    wait_until(lambda: ours_in(lab.page) == 0, "the page has let go of every view", 30)
+    if LETS_GO:
+        wait_until(lambda: ours_in(lab.page) == 0, "the page has let go of every view", 30)
     print(f"\n{CYCLES} dashboards\nkernel: {before} -> {after}\npage: {page_before} -> {page_after}")
     for name in ("threads", "comms", "documents"):
         assert after[name] <= before[name], name
@@ -103,6 +106,7 @@ async count => {
 """
 
 
+@pytest.mark.skipif(not LETS_GO, reason="BokehJS before 3.10 keeps the views that were removed, about 1 MB each")
 def test_views_leave_nothing_in_the_page(browser: Browser) -> None:
     played = PlayedDashboard(PlayedSource(0.1))
     for _ in range(300):

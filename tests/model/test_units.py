@@ -188,7 +188,7 @@ def test_no_duration_is_written_with_an_exponent(seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30s", 30), ("5min", 300), ("5 m", 300), ("2h", 7200), ("1.5 d", 129600), ("45", 45), ("9ms", 0.009), ("All", 0)],
+    [("30s", 30), ("5min", 300), ("5 m", 300), ("2h", 7200), ("1.5 d", 129600), ("45", 45), ("All", 0)],
 )
 def test_parse_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds

@@ -78,8 +78,9 @@ class Pictures {
 
   // BokehJS keeps every document and every view until it is told otherwise, and with them what they draw on.
   remove() {
-    this.views.then((views) => views.clear(), () => {}); // there may be none yet, and never any
-    this.document.clear();
+    // There may be no views yet, and never any. They go first: of a document that is empty they find no part any more.
+    const clear = () => this.document.clear();
+    this.views.then((views) => views.clear()).then(clear, clear);
     const at = this.documents.indexOf(this.document);
     if (at >= 0) this.documents.splice(at, 1);
   }
