@@ -19,7 +19,7 @@ def embedding(): return alloc(9 << 20)
 def scratch(): return alloc(2 << 20)
 held = [make() for make in (attention, embedding, scratch, attention)]
 """
-AT_ONCE_S = 0.5
+AT_ONCE_S = 5.0  # the cell computes six times as long: whatever happens in this time did not wait for its end
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def busy(lab: Notebook, live: Live) -> Iterator[Live]:
     lab.run(ROWS)
     live.look()
     wait_until(lambda: len(live.rows("Allocations")) == 3, "three stacks are in the table", timeout_s=5)
-    cell = lab.start("more = []\nfor _ in range(60):\n    busy(0.1)\n    more.append(alloc(1 << 20))")
+    cell = lab.start("more = []\nfor _ in range(300):\n    busy(0.1)\n    more.append(alloc(1 << 20))")
     live.look()
     wait_until(lambda: live.live_bytes() > 21 << 20, "the cell's first numbers are there", timeout_s=5)
     yield live
