@@ -119,5 +119,5 @@ class Live:
         wait_until(
             lambda: self.live_bytes(device) == self.told_bytes(device) == expected,
             f"GPU {device} holds {expected:,} bytes; the page says {self.live_bytes(device):,}",
-            timeout_s=5,
+            timeout_s=30,
         )

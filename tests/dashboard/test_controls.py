@@ -27,10 +27,10 @@ def busy(lab: Notebook, live: Live) -> Iterator[Live]:
     """The dashboard while a cell computes and allocates; at the end it must be computing still."""
     lab.run(ROWS)
     live.look()
-    wait_until(lambda: len(live.rows("Allocations")) == 3, "three stacks are in the table", timeout_s=5)
+    wait_until(lambda: len(live.rows("Allocations")) == 3, "three stacks are in the table", timeout_s=30)
     cell = lab.start("more = []\nfor _ in range(300):\n    busy(0.1)\n    more.append(alloc(1 << 20))")
     live.look()
-    wait_until(lambda: live.live_bytes() > 21 << 20, "the cell's first numbers are there", timeout_s=5)
+    wait_until(lambda: live.live_bytes() > 21 << 20, "the cell's first numbers are there", timeout_s=30)
     yield live
     assert cell.is_running, "this was to be tested while a cell runs"
     lab.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")

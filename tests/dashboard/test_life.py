@@ -33,14 +33,14 @@ for each in threads:
 def test_three_threads(lab: Notebook, live: Live) -> None:
     cell = lab.start(THREE_THREADS)
     live.look()
-    wait_until(lambda: live.live_bytes() > 0, "the threads' allocations are seen", timeout_s=5)
+    wait_until(lambda: live.live_bytes() > 0, "the threads' allocations are seen", timeout_s=30)
     assert cell.is_running
     cell.wait()
     expected = lab.evaluate("gpumem.snapshot().live_bytes")
     assert expected > 3 * 30 * 65536
     live.check_bytes(expected)
     counts = "[...store.panels.get('allocations').rows.values()].reduce((sum, row) => sum + row.count, 0)"
-    wait_until(lambda: live.view(counts) == 180, "the table counts 180 allocations", timeout_s=5)
+    wait_until(lambda: live.view(counts) == 180, "the table counts 180 allocations", timeout_s=30)
 
 
 @pytest.mark.parametrize("lab", [8], indirect=True)
@@ -57,7 +57,7 @@ def test_eight_devices(lab: Notebook, live: Live) -> None:
     wait_until(
         lambda: live.view(f"{drawn}.live.at(-1) - {drawn}.unexplained.at(-1)") == 8 << 20,
         "the last device's picture is filled once it is unfolded",
-        timeout_s=5,
+        timeout_s=30,
     )
 
 
@@ -115,7 +115,7 @@ def test_its_output_is_cleared(lab: Notebook) -> None:
     wait_until(lambda: lab.page.locator("section.gm-dashboard").count() == 0, "the view is gone")
     cell.wait()
     assert cell.text == "left\n"
-    wait_until(lambda: lab.evaluate("dashboard_threads()") == 0, "nobody looks, so nothing is sent", timeout_s=10)
+    wait_until(lambda: lab.evaluate("dashboard_threads()") == 0, "nobody looks, so nothing is sent", timeout_s=30)
     lab.run("%gpumem")
     live = Live(lab).wait()
     lab.run("alloc(1 << 20)")
@@ -125,8 +125,8 @@ def test_its_output_is_cleared(lab: Notebook) -> None:
 def test_closing_ends_its_work(lab: Notebook, live: Live) -> None:
     assert lab.evaluate("dashboard_threads()") == 1
     live.button("Close").click()
-    wait_until(lambda: "closed" in lab.page.locator(".jp-Notebook").inner_text(), "a sentence says so", timeout_s=5)
-    wait_until(lambda: lab.evaluate("dashboard_threads()") == 0, "the thread ended", timeout_s=5)
+    wait_until(lambda: "closed" in lab.page.locator(".jp-Notebook").inner_text(), "a sentence says so", timeout_s=30)
+    wait_until(lambda: lab.evaluate("dashboard_threads()") == 0, "the thread ended", timeout_s=30)
     assert lab.page.locator("section.gm-dashboard").count() == 0
     assert lab.page.locator("section.gumem:visible, section.gpumem:visible").count() >= 1, "the still picture stays"
 
@@ -136,7 +136,7 @@ def test_the_cell_is_deleted(lab: Notebook) -> None:
     Live(lab).wait()
     cell.select()
     lab.command("notebook:delete-cell")
-    wait_until(lambda: lab.evaluate("dashboard_threads()") == 0, "nobody looks, so nothing is sent", timeout_s=10)
+    wait_until(lambda: lab.evaluate("dashboard_threads()") == 0, "nobody looks, so nothing is sent", timeout_s=30)
 
 
 def test_unloading_ends_everything(lab: Notebook, live: Live) -> None:

@@ -28,7 +28,7 @@ def saved(lab: Notebook, live: Live) -> Notebook:
     lab.run(f"held = alloc({HELD})")
     live.check_bytes(HELD)
     said = lab.page.locator(STILL).first
-    wait_until(lambda: NUMBERS[0] in (said.text_content() or ""), "the still picture says it too", timeout_s=5)
+    wait_until(lambda: NUMBERS[0] in (said.text_content() or ""), "the still picture says it too", timeout_s=30)
     lab.save()
     return lab
 
