@@ -192,6 +192,7 @@ class App:
         self.page.on("pageerror", lambda error: self.problems.append(f"{error}\n{error.stack}"))
         self.page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
         self._is_open = False
+        self.is_reloaded = False  # what Lab restores after that comes in between for a while
 
     def _refuse(self, route: Route) -> None:
         self.outside.append(route.request.url)
@@ -216,12 +217,12 @@ class App:
     def show(self, name: str) -> None:
         """Show a notebook that is there. One that was shown is left, unsaved, and its kernel ends."""
         self.leave()
-        if self.app == "lab" and self._is_open:
+        if self.app == "lab" and self._is_open and not self.is_reloaded:
             # Lab takes seconds to load and a moment to open one more notebook.
             self.page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', {path}) }", name)
         else:
             self.page.goto(self.server.url(self.app, name), wait_until="domcontentloaded")
-            self._is_open = True
+            self._is_open, self.is_reloaded = True, False
         self.wait_for_notebook(name)
 
     def leave(self) -> None:
@@ -285,6 +286,7 @@ class Notebook:
     def reload(self) -> None:
         """Load the page anew, as a reader would; the kernel keeps running."""
         self.page.reload(wait_until="domcontentloaded")
+        self.app.is_reloaded = True
         self.app.wait_for_notebook(self.name)
         self.wait_for_kernel()
 
