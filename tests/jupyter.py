@@ -200,6 +200,15 @@ class App:
 
     def open(self, kernel: str = "python3", cells: Sequence[str] = ()) -> Notebook:
         """A new notebook with a kernel of its own."""
+        from playwright.sync_api import TimeoutError as PageTimeoutError  # noqa: PLC0415
+
+        try:
+            return self._open(kernel, cells)
+        except PageTimeoutError:  # now and then Jupyter misses the first words of a kernel and waits for ever
+            self.is_reloaded = True
+            return self._open(kernel, cells)
+
+    def _open(self, kernel: str, cells: Sequence[str]) -> Notebook:
         name = f"{uuid.uuid4().hex[:8]}.ipynb"
         notebook = {
             "cells": [_cell(source) for source in cells],

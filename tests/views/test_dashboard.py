@@ -304,6 +304,16 @@ def test_the_last_page_says_goodbye(play: Callable[..., Opened], monkeypatch: py
     opened.until(lambda: not opened.dashboard.is_alive, seconds=4)
 
 
+def test_a_hello_that_comes_after_its_goodbye_is_none(play: Callable[..., Opened]) -> None:
+    opened = play(played())
+    opened.hear(kind="bye", view="a")
+    opened.hear(kind="hello", view="a")
+    opened.hear(kind="pulse", view="a")
+    opened.until(lambda: not opened.dashboard.is_alive)
+    opened.hear(kind="hello", view="b")
+    assert opened.dashboard.is_alive
+
+
 def test_commands_reach_who_obeys_them(play: Callable[..., Opened]) -> None:
     closed = threading.Event()
     opened = play(played(), on_close=closed.set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import dataclasses
 import gzip
 import itertools
@@ -49,6 +50,7 @@ MOST_CELLS = 500
 HOST_DEVICE = 255
 DEFAULT_WINDOW_S = 60.0
 _JOIN_S = 5.0
+_MOST_DEPARTED = 64  # views whose goodbye is remembered
 _UNBOUNDED = 1 << 62
 _LATEST_MS = 8.64e15  # of a date in a page
 
@@ -129,6 +131,7 @@ class Dashboard:
         self._ended = ""
         self._seen: dict[str, float] = {}  # when each view was heard of last
         self._heard_at = time.monotonic()
+        self._departed: collections.deque[str] = collections.deque(maxlen=_MOST_DEPARTED)
         self._has_left = False  # the last page said goodbye
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -279,7 +282,7 @@ class Dashboard:
 
     def _hear(self, content: dict[str, Any]) -> None:
         kind, view = content.get("kind"), content.get("view")
-        if kind in ("hello", "pulse") and isinstance(view, str):
+        if kind in ("hello", "pulse") and isinstance(view, str) and view not in self._departed:
             with self._lock:
                 now = time.monotonic()
                 self._seen = {each: at for each, at in self._seen.items() if now - at < UNSEEN_S} | {view: now}
@@ -288,6 +291,9 @@ class Dashboard:
                 self._wake()
         elif kind == "bye" and isinstance(view, str):
             with self._lock:
+                # Kernels may hand a page's first messages to the busy main thread and later ones to another, so that a
+                # view says hello after its goodbye.
+                self._departed.append(view)
                 self._seen.pop(view, None)
                 if not self._seen:
                     self._has_left = True
