@@ -76,6 +76,7 @@ void start_sampling(const std::vector<std::tuple<uint8_t, std::string>>& devices
     throw nb::value_error("the interval is between 10 ms and 1 s");
   }
   std::vector<Sampler::Device> sampled;
+  sampled.reserve(devices.size());
   for (const auto& [ordinal, uuid] : devices) sampled.push_back({ordinal, uuid});
   const nb::gil_scoped_release release;
   Sampler::instance().start(std::move(sampled), interval_ns);
