@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.jupyter import CHROMIUM_OPTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-BROWSER_OPTIONS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +44,6 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.skip("no Chromium here; name one in GPUMEM_CHROMIUM")
     with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=list(BROWSER_OPTIONS))
+        launched = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_OPTIONS))
         yield launched
         launched.close()
