@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import IPython
 from IPython.core.error import UsageError
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 from gpumem_magic.magics.arguments import MagicHelpShown
 from gpumem_magic.magics.cell_line import MARK, cell_options
@@ -17,7 +19,7 @@ from gpumem_magic.views.shown import shown_cell_report
 if TYPE_CHECKING:
     import argparse
 
-    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+    from IPython.core.interactiveshell import ExecutionInfo
 
     from gpumem_magic.analysis.cell_report import CellReport
     from gpumem_magic.magics.live_views import LiveView, LiveViews
@@ -54,6 +56,15 @@ class CellRuns:
         self._shell.events.register("pre_run_cell", self._before)
         self._shell.events.register("post_run_cell", self._after)
 
+    def join(self) -> None:
+        """Open spans for the cells that are running already: the one with ``%load_ext`` in it has no other begin."""
+        if self._runs or self._session.state == "off":
+            return
+        for result, source_file in _running_cells():
+            assert result.info is not None, "a running cell says what it is"
+            description = self._description(result.info, result.execution_count, source_file)
+            self._runs.append(_Run(self._session.open_span(**description), None, description))
+
     def remove(self) -> None:
         """Let go of IPython. A cell that is running (the one with ``%unload_ext`` in it) is closed."""
         for event, hook in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
@@ -81,14 +92,17 @@ class CellRuns:
             run.live = self._live_views.show_cell(run.span)
 
     def _describe(self, raw: str, info: ExecutionInfo) -> dict[str, Any]:
+        count = None if self._runs else self._shell.execution_count - _counted_already(info)
+        return self._description(info, count, self._source_file(info, raw, count))
+
+    def _description(self, info: ExecutionInfo, count: int | None, source_file: str) -> dict[str, Any]:
         nested = bool(self._runs)
-        count = None if nested else self._shell.execution_count - _counted_already(info)
         return {
             "label": "nested cell" if nested else f"In [{count}]",
-            "first_line": first_line(raw),
+            "first_line": first_line(str(info.raw_cell or "")),
             "cell_id": getattr(info, "cell_id", None),
-            "execution_count": count,
-            "source_file": self._source_file(info, raw, count),
+            "execution_count": None if nested else count,
+            "source_file": source_file,
         }
 
     def _source_file(self, info: ExecutionInfo, raw: str, count: int | None) -> str:
@@ -148,6 +162,22 @@ class CellRuns:
         error = GpuMemoryAssertionError(complaint)
         result.error_in_exec = error
         self._shell.showtraceback((GpuMemoryAssertionError, error, None))
+
+
+def _running_cells() -> list[tuple[ExecutionResult, str]]:
+    """The cells that this thread is in the middle of, outermost first, each with the file name of its code.
+
+    IPython tells nobody who asks later, so its own frames are read; one that keeps other names there has no such cells.
+    """
+    found = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is InteractiveShell.run_cell_async.__code__:
+            result, name = frame.f_locals.get("result"), frame.f_locals.get("cell_name")
+            if isinstance(result, ExecutionResult) and result.info is not None and not result.info.silent:
+                found.append((result, str(name or "")))
+        frame = frame.f_back
+    return found[::-1]
 
 
 def _counted_already(info: ExecutionInfo) -> bool:

@@ -73,9 +73,8 @@ class LiveView:
     def close(self, instead: Mapping[str, str] | None = None) -> None:
         """End it. ``instead`` takes the widget's place, also of one that was closed; a sentence does when None."""
         was_closed = self.dashboard.is_closed
-        if not was_closed:
-            self._stop_timer()
-            self.dashboard.close()
+        self._stop_timer()
+        self.dashboard.close()
         if instead is not None:
             update_display(instead, raw=True, display_id=self._live_id)
         elif not was_closed:
@@ -126,7 +125,10 @@ class LiveViews:
 
     def show(self) -> Dashboard:
         """Open the dashboard, or show the open one here too."""
-        if self._open is None or self._open.dashboard.is_closed:
+        if self._open is not None and self._open.dashboard.is_closed:
+            self._open.close()  # ends what a page or somebody else's close left of it
+            self._open = None
+        if self._open is None:
             self._open = LiveView(self._source)
         self._open.show()
         return self._open.dashboard

@@ -53,6 +53,7 @@ class GpuMemoryMagics(Magics):
         self.shell.input_transformers_cleanup.insert(0, self.mark_hider)
         self.cell_runs.install()
         self.session.start()
+        self.cell_runs.join()
 
     def remove(self) -> None:
         """Undo ``install``."""
@@ -129,6 +130,7 @@ class GpuMemoryMagics(Magics):
 
     def _on(self, arguments: argparse.Namespace) -> None:
         self.session.start() if self.session.state == "off" else self.session.resume()
+        self.cell_runs.join()
         self._status(arguments)
 
     def _off(self, arguments: argparse.Namespace) -> None:

@@ -13,6 +13,8 @@ def test_a_snapshot_without_the_allocations_has_everything_else(script: Script) 
         simulate()
         session = Session()
         session.start()
+        from gpumem_magic import _core
+        assert _core.sample_now(10)
         before = session.events
         span = session.open_span(label="In [1]")
         kept = [allocate(1) for _ in range(5)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpumem_magic import simulator
+from gpumem_magic import api, simulator
+from gpumem_magic.analysis.frames import notebook_labels
+from tests.magics.conftest import CELL_PRELUDE, Notebook
 
 if TYPE_CHECKING:
-    from tests.magics.conftest import Notebook
+    from IPython.core.interactiveshell import InteractiveShell
 
 
 def test_status_says_what_is_tracked(notebook: Notebook) -> None:
@@ -78,6 +80,30 @@ def test_unload_inside_a_tracked_cell(notebook: Notebook) -> None:
     assert "not found" in notebook.run("%gpumem status", fails=True)
     notebook.run("free(x)")
     notebook.run("%load_ext gpumem_magic")
+
+
+def test_the_cell_that_loads_the_extension_is_a_cell_too(shell: InteractiveShell) -> None:
+    notebook = Notebook(shell)
+    notebook.run(
+        CELL_PRELUDE
+        + f"""
+def grow():
+    return alloc({1 << 20})
+
+%load_ext gpumem_magic
+first = grow()
+"""
+    )
+    notebook.run("second = grow()")
+    snapshot = api.snapshot()
+    assert [(cell.label, cell.delta_bytes, cell.is_running) for cell in snapshot.cells] == [
+        ("In [1]", 1 << 20, False),
+        ("In [2]", 1 << 20, False),
+    ]
+    assert snapshot.cells[0].first_line == "from cuda.bindings import driver as cuda"
+    labels = notebook_labels(snapshot)
+    frames = [frame for stack in snapshot.sites["stack"].tolist() for frame in snapshot.stacks.frames(stack)]
+    assert {labels[frame.filename] for frame in frames if frame.function == "grow"} == {"In [1]"}
 
 
 def test_loading_twice_is_loading_once(notebook: Notebook) -> None:

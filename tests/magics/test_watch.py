@@ -129,6 +129,19 @@ def test_a_second_time_the_same_dashboard_is_shown(kernel: Notebook) -> None:
     assert kernel.output.outputs[1].data[WIDGET]["model_id"] == first.widget.model_id
 
 
+def test_widgets_that_somebody_closed_are_not_shown_again(kernel: Notebook) -> None:
+    kernel.run("%gpumem")
+    first = dashboard(kernel)
+    kernel.run("import ipywidgets; ipywidgets.Widget.close_all(); ipywidgets.Widget.close_all()")
+    kernel.run("%gpumem")
+    assert dashboard(kernel) is not first
+    assert dashboard(kernel).widget.comm is not None
+    deadline = time.monotonic() + 30
+    while len(dashboards()) > 1:
+        assert time.monotonic() < deadline, "the first one's thread goes on"
+        time.sleep(0.05)
+
+
 def test_closing_ends_it_and_leaves_the_picture(kernel: Notebook) -> None:
     kernel.run("%gpumem")
     opened = dashboard(kernel)

@@ -16,7 +16,10 @@ import pytest
 from gpumem_magic.analysis.bands import BAND_NAMES, bands
 from gpumem_magic.model.history import UNKNOWN, HistoryDelta, HistoryLevels
 from gpumem_magic.views.dashboard import dashboard as module
-from gpumem_magic.views.dashboard.dashboard import HOST_DEVICE, Clock, Dashboard
+from gpumem_magic.views.dashboard import viewers
+from gpumem_magic.views.dashboard.clock import Clock
+from gpumem_magic.views.dashboard.dashboard import Dashboard
+from gpumem_magic.views.dashboard.memory_rows import HOST_DEVICE
 from gpumem_magic.views.dashboard.panel import Column, Panel, Row, all_panels
 from gpumem_magic.views.dashboard.tables import Keyed, PanelRows
 from tests.analysis.build import GIB, MIB, SECOND, START_NS, Recording
@@ -278,7 +281,7 @@ def test_one_cell_alone(play: Callable[..., Opened]) -> None:
 def test_nobody_looks_so_it_stops_and_wakes_when_somebody_does(
     play: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "UNSEEN_S", 0.6)
+    monkeypatch.setattr(viewers, "UNSEEN_S", 0.6)
     opened = play(played())
     opened.until(lambda: not opened.dashboard.is_alive)
     assert opened.source.watched == [True, False]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import collections
 import dataclasses
-import gzip
-import itertools
 import os
 import threading
 import time
@@ -15,23 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpumem_magic.analysis.bands import BAND_HINTS, BAND_LABELS, BAND_NAMES, Bands, bands, settled_base
+from gpumem_magic.analysis.bands import BAND_HINTS, BAND_LABELS, BAND_NAMES
 from gpumem_magic.analysis.cell_report import descendants
 from gpumem_magic.analysis.cell_table import outermost
 from gpumem_magic.analysis.detail import exact_bytes
 from gpumem_magic.analysis.frames import notebook_labels
 from gpumem_magic.analysis.incidents import IncidentLog
 from gpumem_magic.analysis.timelines import MAX_POINTS
-from gpumem_magic.model.history import FACTOR, LEVEL_ROWS, LEVELS, UNKNOWN, by_device, finest
+from gpumem_magic.model.history import FACTOR, LEVEL_ROWS, LEVELS, by_device
+from gpumem_magic.views.dashboard.clock import Clock
+from gpumem_magic.views.dashboard.memory_rows import COLUMNS, MemoryRows
 from gpumem_magic.views.dashboard.panel import Moment, all_panels
 from gpumem_magic.views.dashboard.pictures import document
 from gpumem_magic.views.dashboard.tables import Keyed, PanelRows
+from gpumem_magic.views.dashboard.viewers import Viewers
 from gpumem_magic.views.dashboard.widget import DashboardWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gpumem_magic.model.snapshot import Cell, Device, Process, Snapshot
+    from gpumem_magic.model.snapshot import Cell, Device, Snapshot
     from gpumem_magic.views.dashboard.source import Source
 
 QUICKEST_S = 0.1
@@ -42,16 +42,11 @@ REFRESH_S = 0.5
 """Between two refreshes of the tables, at least."""
 REFRESH_SHARE = 0.01
 """Of a core's time, what refreshing the tables may take: with more to do they are refreshed less often."""
-UNSEEN_S = 35.0
-"""A page says every 10 s that it is there. After so long without a word, while it could be heard, nobody looks."""
 MOST_ALLOCATIONS = 100_000
 """With more live allocations than this, ages and threads are left out: they cost a copy of them all."""
 MOST_CELLS = 500
-HOST_DEVICE = 255
 DEFAULT_WINDOW_S = 60.0
 _JOIN_S = 5.0
-_MOST_DEPARTED = 64  # views whose goodbye is remembered
-_UNBOUNDED = 1 << 62
 _LATEST_MS = 8.64e15  # of a date in a page
 
 COMMANDS = (
@@ -59,29 +54,6 @@ COMMANDS = (
     ("clear-cells", "Clear cells", "Take finished cells off the table (%gpumem watch --clear-cells)"),
     ("close", "Close", "End the live view; a still picture stays (%gpumem close)"),
 )
-
-
-class Clock:
-    """Turns the clock of the events into milliseconds of the kernel's wall clock, its offset from UTC included.
-
-    The page shows these as if they were UTC, so it shows the time of the machine that the kernel runs on.
-    """
-
-    def __init__(self, process: Process) -> None:
-        offset_s = time.localtime(process.started_unix_ns / 1e9).tm_gmtoff
-        self._at_zero = (process.started_unix_ns - process.started_ns) / 1e6 + offset_s * 1e3
-
-    def __call__(self, time_ns: int) -> float:
-        return round(self._at_zero + time_ns / 1e6, 3)
-
-    def time_ns(self, milliseconds: float) -> int:
-        """Back to the clock of the events, to the microsecond."""
-        return round((milliseconds - self._at_zero) * 1e6)
-
-    def columns(self, time_ns: np.ndarray) -> np.ndarray:
-        """The same for many at once (float64)."""
-        milliseconds: np.ndarray = np.round(self._at_zero + time_ns.astype(np.float64) / 1e6, 3)
-        return milliseconds
 
 
 class Dashboard:
@@ -129,10 +101,7 @@ class Dashboard:
         self._window_ms = window_s * 1e3
         self._header = dict(source.header())
         self._ended = ""
-        self._seen: dict[str, float] = {}  # when each view was heard of last
-        self._heard_at = time.monotonic()
-        self._departed: collections.deque[str] = collections.deque(maxlen=_MOST_DEPARTED)
-        self._has_left = False  # the last page said goodbye
+        self._viewers = Viewers()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._refresh_due = 0.0
@@ -154,11 +123,7 @@ class Dashboard:
         self._spans, self._marks = Keyed(MOST_CELLS), Keyed(MOST_CELLS)
         self._incidents = IncidentLog()
         self._cells_since_ns = 0
-        self._bases: dict[int, int] = {}
-        self._untracked: dict[int, int] = {}  # of the row that was told last, by device
-        self._measured: dict[int, tuple[int, int]] = {}  # NVML's latest answers: of this process, of all
-        self._unsettled = {device.ordinal for device in self._devices}
-        self._settle_due = 0.0
+        self._memory = MemoryRows(self._clock, (each.ordinal for each in self._devices), self._source.history_levels)
 
     # ---- its life ----
 
@@ -201,7 +166,8 @@ class Dashboard:
 
     @property
     def is_closed(self) -> bool:
-        return bool(self._ended)
+        """Whether nothing can be shown any more, be it that somebody else closed the widget."""
+        return bool(self._ended) or self.widget.comm is None
 
     @property
     def is_alive(self) -> bool:
@@ -273,31 +239,19 @@ class Dashboard:
                 self.widget.send_update(make())
 
     def _is_watched(self) -> bool:
-        """Whether anybody looks; in doubt, yes: while a cell runs the page may be unable to say so."""
-        now = time.monotonic()
         with self._lock:
-            if self._source.is_busy() and not self._has_left:
-                self._heard_at = max(self._heard_at, now - UNSEEN_S / 2)
-            return now - self._heard_at < UNSEEN_S
+            return not self.is_closed and self._viewers.any(is_busy=self._source.is_busy())
 
     def _hear(self, content: dict[str, Any]) -> None:
         kind, view = content.get("kind"), content.get("view")
-        if kind in ("hello", "pulse") and isinstance(view, str) and view not in self._departed:
+        if kind in ("hello", "pulse") and isinstance(view, str):
             with self._lock:
-                now = time.monotonic()
-                self._seen = {each: at for each, at in self._seen.items() if now - at < UNSEEN_S} | {view: now}
-                self._heard_at, self._has_left = now, False
-            if not self.is_alive:
+                is_there = self._viewers.hello(view)
+            if is_there and not self.is_alive:
                 self._wake()
         elif kind == "bye" and isinstance(view, str):
             with self._lock:
-                # Kernels may hand a page's first messages to the busy main thread and later ones to another, so that a
-                # view says hello after its goodbye.
-                self._departed.append(view)
-                self._seen.pop(view, None)
-                if not self._seen:
-                    self._has_left = True
-                    self._heard_at = time.monotonic() - UNSEEN_S + 2  # a page that is loaded anew says hello soon
+                self._viewers.goodbye(view)
         elif kind == "detail":
             self._detail(content)
         elif kind == "command":
@@ -326,78 +280,12 @@ class Dashboard:
         delta = self._source.history(self._index)
         self._index = delta.next_index
         now_ns = int(delta.open["end_ns"].max(initial=0)) or int(delta.host_open["end_ns"].max(initial=0))
-        rows = self._band_rows(np.concatenate((delta.rows, delta.open)))
-        host = self._host_rows(np.concatenate((delta.host, delta.host_open)))
-        told = rows + host
+        told = self._memory.of(delta)
         return {
             "now": self._clock(now_ns or time.monotonic_ns()),
             "rows": [row for row in told if row[1] < delta.next_index],
             "open": [row for row in told if row[1] >= delta.next_index],
         }
-
-    def _band_rows(self, rows: np.ndarray) -> list[list[float]]:
-        """[device, index, begin, end, five bands, low, high, utilization] per row, device by device, by time."""
-        if not len(rows):
-            return []
-        if self._unsettled and time.monotonic() >= self._settle_due:
-            known = {int(device) for device in rows["device"][rows["process_bytes"] != UNKNOWN]}
-            if known & self._unsettled:
-                self._settle()
-        rows = rows[np.argsort(rows["device"], kind="stable")]
-        self._fill(rows)
-        limits = np.array([self._bases.get(device, _UNBOUNDED) for device in rows["device"].tolist()])
-        found = bands(rows, base_bytes=limits, before=self._untracked)
-        self._untracked |= zip(rows["device"].tolist(), found.untracked.tolist(), strict=True)
-        columns = self._band_columns(rows["device"], found)
-        return list(map(list, zip(*(column.tolist() for column in columns), strict=True)))
-
-    def _fill(self, rows: np.ndarray) -> None:
-        """Put what was known before in the place of what could not be asked: a question that failed frees nothing."""
-        columns = [rows[name].tolist() for name in ("device", "process_bytes", "used_bytes", "driver_used_bytes")]
-        for row, (device, process, used, driver_used) in enumerate(zip(*columns, strict=True)):
-            before = self._measured.get(device, (UNKNOWN, UNKNOWN))
-            known = next((each for each in (used, driver_used) if each != UNKNOWN), before[1])
-            self._measured[device] = (process if process != UNKNOWN else before[0], known)
-            rows["process_bytes"][row] = self._measured[device][0]
-            if used == driver_used == UNKNOWN:
-                rows["used_bytes"][row] = known
-
-    def _band_columns(self, device: np.ndarray, found: Bands) -> list[np.ndarray]:
-        return [
-            device,
-            found.index,
-            self._clock.columns(found.begin_ns),
-            self._clock.columns(found.end_ns),
-            *(getattr(found, name) for name in BAND_NAMES),
-            found.low,
-            found.high,
-            np.where(np.isnan(found.utilization), -1.0, np.round(found.utilization, 1)),
-        ]
-
-    def _settle(self) -> None:
-        """Find out what lies below all tracked memory of a device, once that is known; see ``settled_base``."""
-        self._settle_due = time.monotonic() + REFRESH_S
-        rows = self._source.history_levels().rows
-        for device in tuple(self._unsettled):
-            base = settled_base(finest(rows[rows["device"] == device]))
-            if base is not None:
-                self._bases[device] = base
-                self._unsettled.discard(device)
-
-    def _host_rows(self, rows: np.ndarray) -> list[list[float]]:
-        return list(map(list, zip(*(column.tolist() for column in self._host_columns(rows)), strict=True)))
-
-    def _host_columns(self, rows: np.ndarray) -> list[np.ndarray]:
-        zeros = np.zeros(len(rows))
-        return [
-            np.full(len(rows), HOST_DEVICE),
-            rows["index"],
-            self._clock.columns(rows["begin_ns"]),
-            self._clock.columns(rows["end_ns"]),
-            *(np.maximum(rows[name], 0) for name in ("rss_bytes", "rss_max", "anonymous_bytes", "anonymous_max")),
-            *itertools.repeat(zeros, 3),
-            zeros - 1,
-        ]
 
     def _detail(self, content: dict[str, Any]) -> None:
         """Somebody zoomed in: each event of the stretch, if they can be had. It has no number: it may be lost."""
@@ -511,8 +399,6 @@ class Dashboard:
         """State and history. With the lock held, so no message comes in between."""
         levels = self._source.history_levels()
         self._index = levels.next_index
-        self._fill(levels.rows[levels.rows["level"] == 0])
-        self._settle()
         state = {
             "config": self._config(),
             "document": self._document,
@@ -523,7 +409,7 @@ class Dashboard:
             "now": self._clock(int(levels.host["end_ns"].max(initial=0))),
             "ended": self._ended,
         }
-        return state, self._packed(levels.rows, levels.host)
+        return state, self._memory.packed(levels, self._since_ns)
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -531,7 +417,7 @@ class Dashboard:
                 {"ordinal": device.ordinal, "name": device.name, "total": device.total_bytes}
                 for device in self._devices
             ],
-            "history": {"factor": FACTOR, "levels": LEVELS, "rows": LEVEL_ROWS, "columns": 11},
+            "history": {"factor": FACTOR, "levels": LEVELS, "rows": LEVEL_ROWS, "columns": COLUMNS},
             "bands": {name: {"label": BAND_LABELS[name], "hint": BAND_HINTS[name]} for name in BAND_NAMES},
             "window_ms": self._window_ms,
             "since_ms": self._clock(self._since_ns) if self._since_ns else 0,
@@ -541,21 +427,6 @@ class Dashboard:
             if self._cell is None
             else [],
         }
-
-    def _packed(self, rows: np.ndarray, host: np.ndarray) -> bytes:
-        """[device, level, index, begin, end, …] per row as float64, compressed."""
-        rows, host = rows[rows["end_ns"] > self._since_ns], host[host["end_ns"] > self._since_ns]
-        parts = []
-        for device, mine in by_device(rows).items():
-            base = self._bases.get(device, _UNBOUNDED)
-            for level in np.unique(mine["level"]):
-                whole = mine[mine["level"] == level]
-                columns = self._band_columns(whole["device"], bands(whole, base_bytes=base))
-                parts.append(np.stack([whole["level"], *columns], axis=1))
-        parts.append(np.stack([host["level"], *self._host_columns(host)], axis=1))
-        table = np.concatenate(parts).astype("<f8")
-        table[:, [0, 1]] = table[:, [1, 0]]  # the device comes first
-        return gzip.compress(table.tobytes(), 1)
 
 
 _running: weakref.WeakSet[Dashboard] = weakref.WeakSet()

@@ -29,9 +29,12 @@ def _rows(moment: Moment) -> list[Row]:
     for group in series.values():
         rows.append(_row(moment, group[0], len(group)))
         rows += [_row(moment, run, 1, parent=str(group[0].cell.id)) for run in group[1:]]
-    outermost = {run.cell.id for run in latest if run.depth == 0}
-    nested = [run for run in latest if run.depth == 1 and run.cell.parent in outermost]
-    return rows + [_row(moment, run, 1, parent=str(run.cell.parent)) for run in nested]
+    shown = {run.cell.id for run in latest if run.depth == 0}
+    for run in sorted(latest, key=lambda run: run.depth):
+        if run.cell.parent in shown:
+            shown.add(run.cell.id)
+            rows.append(_row(moment, run, 1, parent=str(run.cell.parent)))
+    return rows
 
 
 def _is_shown(run: CellRun, moment: Moment) -> bool:
