@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpumem_magic import simulator
 from gpumem_magic.capture.recording import open_recording
-from gpumem_magic.session import Session, Status
+from gpumem_magic.session import Session
 from gpumem_magic.views.shown import Shown, shown_cell_report
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gpumem_magic.analysis.cell_report import CellReport, DeviceChange
     from gpumem_magic.model.snapshot import Snapshot
+    from gpumem_magic.model.status import Status
 
 _lock = threading.Lock()
 _session: Session | None = None

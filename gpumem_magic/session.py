@@ -11,8 +11,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import platform
-import socket
 import sys
 import threading
 import time
@@ -28,13 +26,16 @@ from gpumem_magic.capture import driver, recording, tracker
 from gpumem_magic.capture.assemble import snapshot_from_tables
 from gpumem_magic.capture.event_log import SegmentedEventLog
 from gpumem_magic.capture.heartbeat import Heartbeat
+from gpumem_magic.capture.process import this_process
 from gpumem_magic.capture.profilers import ProfilerCourtesy
 from gpumem_magic.capture.records import RecordTable
 from gpumem_magic.capture.sampling import INTERVAL_S, Sampler
+from gpumem_magic.capture.spans import OpenSpans
 from gpumem_magic.capture.threads import ThreadAttribution
 from gpumem_magic.model.events import Kind
 from gpumem_magic.model.history import HISTORY_DTYPE, HOST_DTYPE, HistoryDelta, HistoryLevels
 from gpumem_magic.model.snapshot import Process
+from gpumem_magic.model.status import Status
 
 if TYPE_CHECKING:
     import pathlib
@@ -45,32 +46,12 @@ DEFAULT_BUDGET_BYTES = 1 << 30
 SLOWEST_HZ, FASTEST_HZ = 1.0, 100.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What the tracker does right now, for people and for tests."""
-
-    state: str  # "on", "paused", "yielded", "degraded", "no GPU" or "off"
-    reason: str = ""  # why it is not simply "on"; "" when it is
-    library: str = ""  # the CUPTI in use
-    slot_holder: str = ""  # who holds CUPTI when it is not us
-    simulated: bool = False
-    driver: str = ""
-    devices: tuple[Device, ...] = ()
-    recording: str = ""  # directory, or "memory"
-    warnings: tuple[str, ...] = ()
-    events: int = 0
-    gaps: int = 0
-    stacks: str = ""  # "" when stacks are taken, else why not
-    overhead_s: float = 0.0  # time spent in callbacks so far, estimated from one in 64
-    profiler_courtesy: tuple[str, ...] = ()  # profilers that CUPTI will be lent to
-
-
 class Session:
     """Starts and stops tracking, and hands out Snapshots."""
 
     def __init__(self, *, depth: int = tracker.DEFAULT_DEPTH, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
         self._lock = threading.RLock()
-        self._local = threading.local()
+        self._spans = OpenSpans(self._sample_edge)
         self.owner_pid = os.getpid()  # a forked child has to make a session of its own
         self._depth = depth
         self._budget_bytes = budget_bytes
@@ -319,7 +300,7 @@ class Session:
         if watching:
             self._devices_now()
         if not self._process.pid or self._process.pid != os.getpid():
-            self._process = _this_process()
+            self._process = this_process()
         self._process = dataclasses.replace(
             self._process,
             driver=self._process.driver or (driver.driver_version() if self._devices else ""),
@@ -375,43 +356,15 @@ class Session:
         self._read_records()
         return self._records.notes
 
-    # ---- spans: cell runs and track() blocks ----
+    # ---- spans and marks ----
 
     def open_span(self, **description: Any) -> int:
-        """Open a span on this thread, inside the one that is open here; returns its id.
-
-        ``description``: fields of ``model.snapshot.Cell`` that say what it is. Spans of the main thread also take
-        what threads without a span of their own allocate.
-        """
-        stack = self._open_spans()
-        parent = stack[-1] if stack else _core.current_span()
-        if not stack:
-            self._local.outer = parent
-        span = int(_core.begin_span(parent, json.dumps(description), _is_main_thread()))
-        stack.append(span)
-        self._sample_edge()
-        return span
+        """Open a span on this thread, inside the one that is open here; returns its id. See ``OpenSpans.open``."""
+        return self._spans.open(**description)
 
     def close_span(self, span: int, **description: Any) -> None:
-        """Close a span that this thread opened, and those left open inside it. ``description`` replaces the first."""
-        stack = self._open_spans()
-        if span not in stack:
-            return
-        self._sample_edge()
-        while True:
-            inner = stack.pop()
-            parent = stack[-1] if stack else self._local.outer
-            _core.end_span(inner, parent, json.dumps(description if inner == span else {}), _is_main_thread())
-            if inner == span:
-                break
-        if not stack and not _is_main_thread():
-            _core.adopt_span(parent)  # back to being a thread that somebody's cell started
-
-    def _open_spans(self) -> list[int]:
-        stack: list[int] | None = getattr(self._local, "stack", None)
-        if stack is None:
-            stack = self._local.stack = []
-        return stack
+        """Close a span that this thread opened, and those left open inside it. See ``OpenSpans.close``."""
+        self._spans.close(span, **description)
 
     def mark(self, name: str) -> None:
         """Give this moment a name, in the recording and in every picture of it.
@@ -583,23 +536,7 @@ def _forget_sessions() -> None:
 os.register_at_fork(after_in_child=_forget_sessions)
 
 
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
 def _recount(segments: list[tuple[str, int, int]], tables: dict[str, Any]) -> list[tuple[str, int, int]]:
     """Cut the segment list to the events that the tables know: others may have come since."""
     known = int.from_bytes(tables["counters"][:8], "little")
     return [(path, first, min(count, known - first)) for path, first, count in segments if first < known]
-
-
-def _this_process() -> Process:
-    rank = os.environ.get("RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "-1"))
-    return Process(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        rank=int(rank) if rank.lstrip("-").isdigit() else -1,
-        started_unix_ns=time.time_ns(),
-        started_ns=time.monotonic_ns(),
-        python=platform.python_version(),
-    )

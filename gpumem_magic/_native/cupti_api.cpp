@@ -2,16 +2,9 @@
 
 #include <dlfcn.h>
 
+#include "symbols.h"
+
 namespace gpumem {
-namespace {
-
-template <class Function>
-bool look_up(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  return function != nullptr;
-}
-
-}  // namespace
 
 // Neither library is ever closed: callbacks may still be returning, and other users of CUPTI share the copy.
 int CuptiApi::load(const char* path) {

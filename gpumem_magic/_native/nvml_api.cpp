@@ -6,15 +6,10 @@
 #include <limits>
 
 #include "history.h"
+#include "symbols.h"
 
 namespace gpumem {
 namespace {
-
-template <class Function>
-bool look_up(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  return function != nullptr;
-}
 
 int64_t known_bytes(unsigned long long bytes) {
   const bool known = bytes <= static_cast<unsigned long long>(std::numeric_limits<int64_t>::max());

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from gpumem_magic.model.history import HistoryDelta, HistoryLevels
     from gpumem_magic.model.snapshot import Snapshot
-    from gpumem_magic.session import Session, Status
+    from gpumem_magic.model.status import Status
+    from gpumem_magic.session import Session
 
 
 class SessionSource:

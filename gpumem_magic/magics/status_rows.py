@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpumem_magic.model.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
-    from gpumem_magic.session import Status
+    from gpumem_magic.model.status import Status
     from gpumem_magic.views.status import StatusRow
 
 _SEVERITY = {"on": "ok", "paused": "warning", "yielded": "warning", "degraded": "warning", "no GPU": "warning"}

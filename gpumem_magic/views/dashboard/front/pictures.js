@@ -1,6 +1,7 @@
 // The pictures over time of one view: Bokeh models from the kernel's document, filled from the store's histories.
 
 const MOST_POINTS = 1100; // about one per pixel of a wide notebook
+const HOST_MS = 500; // the host's memory changes all the time, and a little: it is painted no more often
 const LEAST_TOP = 2 ** 20;
 const AXIS_HEIGHT = 30; // below the plot
 const LOW_PICTURE = 110; // pixels: lower ones have fewer labels
@@ -55,9 +56,10 @@ class Pictures {
     this.moving = false;
     for (const name of visible) {
       const {changes} = this.store.histories.get(name === "host" ? HOST : Number(name.slice(3)));
-      const state = [begin, end, changes, this.store.drawn].join();
-      if (this.shown.get(name) === state) continue;
-      this.shown.set(name, state);
+      const stretch = [begin, end, this.store.drawn].join(), now = performance.now();
+      const shown = this.shown.get(name);
+      if (shown?.stretch === stretch && (shown.changes === changes || (name === "host" && now < shown.at + HOST_MS))) continue;
+      this.shown.set(name, {stretch, changes, at: now});
       this.fill(name, begin, end);
     }
   }

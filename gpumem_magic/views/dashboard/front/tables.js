@@ -83,7 +83,10 @@ class Table {
 
   // Draw what changed since it was drawn last; a table out of sight is not drawn.
   draw() {
-    if (!this.element.isConnected || this.isHeld()) return;
+    if (!this.element.isConnected) return;
+    const changed = this.shown.version !== this.panel.version;
+    // To ask for the selection makes the browser lay out the page, so it is asked only if something hangs on it.
+    if ((changed || this.held) && this.isHeld()) return;
     if (this.shown.version === this.panel.version) {
       for (const [cell, birth] of this.ages) setText(cell, this.age(birth));
       return;
