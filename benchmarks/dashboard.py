@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import gpumem_magic
+from tests.driver_calls import DRIVER_CALLS
 from tests.jupyter import App, find_chromium, launched_chromium, running_server
 
 if TYPE_CHECKING:
@@ -29,23 +30,17 @@ if TYPE_CHECKING:
 
     from tests.jupyter import Notebook
 
-PRELUDE = """
+PRELUDE = (
+    """
 import json, random, threading, time
 import gpumem_magic
 gpumem_magic.simulate(devices={devices}, memory="64GiB")
 %load_ext gpumem_magic
 import numpy
 from cuda.bindings import driver as cuda
-
-def check(result):
-    status, *values = result
-    assert int(status) == 0, status
-    return values[0] if len(values) == 1 else values
-
-def use_device(ordinal):
-    check(cuda.cuCtxSetCurrent(check(cuda.cuDevicePrimaryCtxRetain(check(cuda.cuDeviceGet(ordinal))))))
-
-check(cuda.cuInit(0))
+"""
+    + DRIVER_CALLS
+    + """
 for ordinal in reversed(range({devices})):
     use_device(ordinal)
 held, events = [], []
@@ -53,7 +48,7 @@ held, events = [], []
 def event():
     "Allocate on GPU 0, and note when, and what is live afterwards."
     began = time.time()
-    held.append(check(cuda.cuMemAlloc(1 << 20)))
+    held.append(alloc(1 << 20))
     events.append((began * 1e3, len(held) << 20))
 
 def python_loop(seconds):
@@ -85,6 +80,7 @@ def steady(seconds):
         time.sleep(max(began + (n + 1) / 10 - time.monotonic(), 0))
     return (time.process_time() - cpu) / (time.monotonic() - began)
 """
+)
 MANY = """
 def many(count):
     use_device(0)

@@ -366,6 +366,10 @@ class Session:
         """Close a span that this thread opened, and those left open inside it. See ``OpenSpans.close``."""
         self._spans.close(span, **description)
 
+    def thread_name(self, thread: int) -> str:
+        """What Python calls the thread with that number of the operating system; "thread 4711" where it does not."""
+        return self._threads.name(thread) or f"thread {thread}"
+
     def mark(self, name: str) -> None:
         """Give this moment a name, in the recording and in every picture of it.
 

@@ -9,20 +9,20 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from tests.driver_calls import DRIVER_CALLS
+
 if TYPE_CHECKING:
     import pathlib
 
-PRELUDE = """
+PRELUDE = (
+    """
 import json, sys
 import gpumem_magic as gpumem
 from gpumem_magic.model.events import Kind, Layer
 from cuda.bindings import driver as cuda
-
-def check(result):
-    status, *values = result
-    assert int(status) == 0, status
-    return values[0] if len(values) == 1 else values
-
+"""
+    + DRIVER_CALLS
+    + """
 def used():
     free, total = check(cuda.cuMemGetInfo())
     return total - free
@@ -36,16 +36,11 @@ def use_gpu_or_simulate(devices=2):
     if not driver.is_driver_present():
         simulator.activate(devices=devices, memory="16GiB")
 
-def use_device(ordinal=0):
-    check(cuda.cuInit(0))
-    device = check(cuda.cuDeviceGet(ordinal))
-    check(cuda.cuCtxSetCurrent(check(cuda.cuDevicePrimaryCtxRetain(device))))
-    return device
-
 def answer(**values):
     gpumem.snapshot().self_check()
     print("ANSWER " + json.dumps(values))
 """
+)
 
 
 def run_script(script: str, home: pathlib.Path, *, timeout: int = 120, **environment: str) -> dict[str, Any]:

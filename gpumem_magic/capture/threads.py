@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import threading
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STARTED_BY = "_gpumem_started_by"
+_MOST_NAMES = 4096
 
 
 class ThreadAttribution:
@@ -24,11 +26,22 @@ class ThreadAttribution:
 
     def __init__(self) -> None:
         self._originals: dict[str, Callable[..., Any]] = {}
+        self._names: collections.OrderedDict[int, str] = collections.OrderedDict()  # by the system's number
+
+    def name(self, thread: int) -> str:
+        """Name of a thread, also of one that has ended; "" of one that was not started by Python, or long ago."""
+        alive = {each.native_id: each.name for each in threading.enumerate()}
+        return alive.get(thread) or self._names.get(thread, "")
+
+    def _note_name(self, thread: threading.Thread) -> None:
+        self._names[threading.get_native_id()] = thread.name
+        while len(self._names) > _MOST_NAMES:
+            self._names.popitem(last=False)
 
     def install(self) -> None:
         if self._originals:
             return
-        for name, wrap in (("start", _remember_starter), ("_bootstrap_inner", _adopt_starter)):
+        for name, wrap in (("start", _remember_starter), ("_bootstrap_inner", self._adopt_starter)):
             original = getattr(threading.Thread, name)
             self._originals[name] = original
             setattr(threading.Thread, name, wrap(original))
@@ -41,6 +54,20 @@ class ThreadAttribution:
                 setattr(threading.Thread, name, original)
         self._originals.clear()
 
+    def _adopt_starter(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        note_name = self._note_name
+
+        @functools.wraps(original)
+        def _bootstrap_inner(self: threading.Thread, *args: Any, **kwargs: Any) -> Any:
+            span = getattr(self, _STARTED_BY, 0)
+            if span:
+                _core.adopt_span(span)
+            note_name(self)
+            return original(self, *args, **kwargs)
+
+        _bootstrap_inner._gpumem = True  # type: ignore[attr-defined]  # noqa: SLF001
+        return _bootstrap_inner
+
 
 def _remember_starter(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
@@ -50,15 +77,3 @@ def _remember_starter(original: Callable[..., Any]) -> Callable[..., Any]:
 
     start._gpumem = True  # type: ignore[attr-defined]  # noqa: SLF001
     return start
-
-
-def _adopt_starter(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def _bootstrap_inner(self: threading.Thread, *args: Any, **kwargs: Any) -> Any:
-        span = getattr(self, _STARTED_BY, 0)
-        if span:
-            _core.adopt_span(span)
-        return original(self, *args, **kwargs)
-
-    _bootstrap_inner._gpumem = True  # type: ignore[attr-defined]  # noqa: SLF001
-    return _bootstrap_inner

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import linecache
-import threading
 from typing import TYPE_CHECKING, Any
 
 from gpumem_magic.model.units import format_count, format_duration, format_size
@@ -25,7 +24,6 @@ class SessionSource:
         self._session = session
         self._is_busy = is_busy
         self._marks = 0
-        self._thread_names: dict[int, str] = {}  # those asked for so far: a thread that ended cannot be asked
 
     def wait_for_news(self, events: int, index: int, timeout_s: float) -> tuple[int, int]:
         return self._session.wait_for_news(events, index, timeout_s)
@@ -47,10 +45,7 @@ class SessionSource:
         return self._is_busy()
 
     def thread_name(self, thread: int) -> str:
-        for each in threading.enumerate():
-            if each.native_id == thread:
-                self._thread_names[thread] = each.name
-        return self._thread_names.get(thread, f"thread {thread}")
+        return self._session.thread_name(thread)
 
     def source_line(self, filename: str, line: int) -> str:
         return linecache.getline(filename, line).strip() if line else ""

@@ -124,6 +124,8 @@ class GpuMemoryMagics(Magics):
             self.session.mark(" ".join(arguments.name))
         except RuntimeError as error:
             raise UsageError(str(error)) from None
+        if self.live_views.dashboard is not None:
+            self.live_views.dashboard.look_again()
 
     def _status(self, _arguments: argparse.Namespace) -> None:
         show(Shown(None, render_status(status_rows(self.session.status())), lambda _: ()))

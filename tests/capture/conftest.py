@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gpumem_magic
+from tests.driver_calls import DRIVER_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     Script = Callable[..., dict[str, Any]]
 
 FLAGS = ("-X", "faulthandler", "-W", "ignore::DeprecationWarning")
-PRELUDE = """
+PRELUDE = (
+    DRIVER_CALLS
+    + """
 import ctypes, json, os, sys, threading, time
 from gpumem_magic import simulator
 from gpumem_magic.session import Session
@@ -36,22 +39,10 @@ def simulate(devices=1):
     simulator.activate(devices=devices, memory="16GiB")
     from cuda.bindings import driver
     globals()["cuda"] = driver
-    check(driver.cuInit(0))
-    use_device(0)
-
-def check(result):
-    status, *values = result
-    assert int(status) == 0, status
-    return values[0] if len(values) == 1 else values
-
-def use_device(ordinal):
-    check(cuda.cuCtxSetCurrent(check(cuda.cuDevicePrimaryCtxRetain(check(cuda.cuDeviceGet(ordinal))))))
+    use_device()
 
 def allocate(mib):
-    return check(cuda.cuMemAlloc(mib * MIB))
-
-def free(pointer):
-    check(cuda.cuMemFree(pointer))
+    return alloc(mib * MIB)
 
 def until(condition, seconds=10):
     end = time.monotonic() + seconds
@@ -103,6 +94,7 @@ class Other:
     def finalize(self):
         return self.library.cuptiFinalize()
 """
+)
 
 
 @pytest.fixture

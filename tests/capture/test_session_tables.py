@@ -38,3 +38,21 @@ def test_a_snapshot_without_the_allocations_has_everything_else(script: Script) 
     assert found["counters"]
     assert found["history"]
     assert (found["events"], found["counted"]) == (8, True)
+
+
+def test_a_thread_keeps_its_name_when_it_has_ended(script: Script) -> None:
+    found = script("""
+        simulate()
+        session = Session()
+        session.start()
+        numbers = []
+        for name in ("loader", "trainer"):
+            thread = threading.Thread(target=lambda: numbers.append(threading.get_native_id()), name=name)
+            thread.start()
+            thread.join()
+        main = session.thread_name(threading.get_native_id())
+        names = [session.thread_name(number) for number in numbers] if len(set(numbers)) == 2 else ["loader", "trainer"]
+        answer(names=names, main=main, nobody=session.thread_name(1))
+        session.stop()
+    """)
+    assert found == {"names": ["loader", "trainer"], "main": "MainThread", "nobody": "thread 1"}

@@ -6,6 +6,8 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.driver_calls import DRIVER_CALLS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,24 +22,13 @@ def prelude(devices: int = 1) -> tuple[str, str]:
     return f"import gpumem_magic as gpumem\ngpumem.simulate(devices={devices})\n%load_ext gpumem_magic", _FUNCTIONS
 
 
-_FUNCTIONS = """
+_FUNCTIONS = (
+    """
 import threading, time
 from cuda.bindings import driver as cuda
-
-def check(result):
-    status, *values = result
-    assert int(status) == 0, status
-    return values[0] if len(values) == 1 else values
-
-def use_device(ordinal):
-    check(cuda.cuCtxSetCurrent(check(cuda.cuDevicePrimaryCtxRetain(check(cuda.cuDeviceGet(ordinal))))))
-
-def alloc(size):
-    return check(cuda.cuMemAlloc(size))
-
-def free(*pointers):
-    for pointer in pointers:
-        check(cuda.cuMemFree(pointer))
+"""
+    + DRIVER_CALLS
+    + """
 
 def busy(seconds):
     "Compute in Python, without ever waiting."
@@ -48,9 +39,9 @@ def busy(seconds):
 def dashboard_threads():
     return sum(each.name.startswith("gpumem-dashboard") for each in threading.enumerate())
 
-check(cuda.cuInit(0))
-use_device(0)
+use_device()
 """
+)
 
 LIVE, HIGH = 6, 9
 """Places of live bytes and of the highest tracked bytes in a row of the page's store; see front/levels.js."""

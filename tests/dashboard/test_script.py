@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gpumem_magic.analysis.bands import BAND_NAMES, bands
 from gpumem_magic.model.history import FACTOR, LEVEL_ROWS, LEVELS
 from gpumem_magic.model.units import format_count, format_duration, format_size, parse_size
-from gpumem_magic.views.dashboard.widget import script
 from tests.analysis.histories import all_levels, host_samples, samples
+from tests.front import page_with_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +32,8 @@ SIZES = st.one_of(
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
     """A page in which ``ours`` has the script's functions and classes."""
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    page.evaluate(
-        "text => { window.ours = new Function(text)() }",
-        f"{script().replace('export default', 'const exported =')}\nreturn {{{', '.join(EXPORTED)}}};",
-    )
-    yield page
-    context.close()
+    with page_with_script(browser, EXPORTED) as page:
+        yield page
 
 
 def in_page(page: Page, expression: str, argument: Any) -> Any:

@@ -12,6 +12,7 @@ from traitlets.config import Config
 
 from gpumem_magic import simulator
 from gpumem_magic.capture import driver
+from tests.driver_calls import DRIVER_CALLS
 
 if TYPE_CHECKING:
     import pathlib
@@ -20,23 +21,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult
     from IPython.utils.capture import CapturedIO
 
-CELL_PRELUDE = """
+CELL_PRELUDE = f"""
 from cuda.bindings import driver as cuda
-
-def check(result):
-    status, *values = result
-    assert int(status) == 0, status
-    return values[0] if len(values) == 1 else values
-
-def alloc(size):
-    return check(cuda.cuMemAlloc(size))
-
-def free(*pointers):
-    for pointer in pointers:
-        check(cuda.cuMemFree(pointer))
-
-check(cuda.cuInit(0))
-check(cuda.cuCtxSetCurrent(check(cuda.cuDevicePrimaryCtxRetain(check(cuda.cuDeviceGet(0))))))
+{DRIVER_CALLS}
+use_device()
 """
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from gpumem_magic.analysis.bands import BAND_NAMES, bands
 from gpumem_magic.model.history import UNKNOWN, HistoryDelta, HistoryLevels
+from gpumem_magic.model.snapshot import Mark
 from gpumem_magic.views.dashboard import dashboard as module
 from gpumem_magic.views.dashboard import viewers
 from gpumem_magic.views.dashboard.clock import Clock
@@ -329,6 +330,16 @@ def test_commands_reach_who_obeys_them(play: Callable[..., Opened]) -> None:
     assert opened.dashboard.is_closed
     assert opened.told("ended")
     assert not opened.dashboard.is_alive
+
+
+def test_a_mark_is_shown_though_no_driver_call_came(play: Callable[..., Opened]) -> None:
+    source = played()
+    opened = play(source)
+    opened.until(lambda: source.snapshots > 1)
+    marked = dataclasses.replace(source.taken, marks=(Mark(time_ns=source.taken.time_ns, name="here"),))
+    source.taken = marked
+    opened.hear(kind="command", name="mark")
+    opened.until(lambda: any(mark["text"] == "here" for told in opened.told("marks") for mark in told))
 
 
 def test_settings_from_the_kernel(play: Callable[..., Opened]) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gpumem_magic.views.dashboard.widget import script
+from tests.front import page_with_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
 
-EXPORTED = ("Store", "Table", "PanelData", "View", "newId", "loadBokeh")
+EXPORTED = ("Store", "Table", "PanelData", "View", "newId", "loadBokeh", "timeLabels")
 
 MADE = """
 window.model = (state, levels) => ({
@@ -54,15 +54,9 @@ window.firsts = (made) => [...made.body.querySelectorAll("tr[data-key]")].map((r
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
     """A page in which ``ours`` has the script's classes."""
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    page.evaluate(
-        "text => { window.ours = new Function(text)() }",
-        f"{script().replace('export default', 'const exported =')}\nreturn {{{', '.join(EXPORTED)}}};",
-    )
-    page.evaluate(f"() => {{ {MADE} }}")
-    yield page
-    context.close()
+    with page_with_script(browser, EXPORTED) as page:
+        page.evaluate(f"() => {{ {MADE} }}")
+        yield page
 
 
 def packed(*rows: list[float]) -> str:
@@ -185,6 +179,32 @@ def test_however_far_a_reader_zooms_or_pans_something_stays_in_sight(page: Page)
     assert found == [[-75000, 45000], [-500, 500], [-500, 500]]
 
 
+def test_a_paused_picture_stays_where_it_was(page: Page) -> None:
+    found = page.evaluate(
+        """() => {
+          const view = Object.create(ours.View.prototype);
+          const store = {histories: new Map([[0, {begin: 0, latest: [0, 0, 600e3]}]]), config: {since_ms: 0}};
+          const pauseButton = document.createElement("button");
+          Object.assign(view, {store, pauseButton, follow: true, range: null, window: 60e3, redraw() {}, change() {}});
+          view.setPaused(true);
+          const before = view.shownRange();
+          store.histories.get(0).latest = [0, 0, 900e3];
+          const paused = view.shownRange();
+          view.setPaused(false);
+          return [before, paused, view.shownRange()[1] >= 900e3];
+        }"""
+    )
+    assert found[0] == found[1]
+    assert found[2]
+
+
+@pytest.mark.parametrize("step", [1000, 50])
+def test_times_on_the_axis(page: Page, step: int) -> None:
+    ticks = [1_760_000_000_000 + n * step for n in range(3)]
+    texts = page.evaluate("ticks => ours.timeLabels(ticks)", ticks)
+    assert texts == (["08:53:20", "08:53:21", "08:53:22"] if step == 1000 else ["53:20.000", "53:20.050", "53:20.100"])
+
+
 # ---- tables ----
 
 
@@ -290,6 +310,23 @@ def test_a_row_that_matches_is_found_though_its_parent_does_not(page: Page) -> N
         }"""
     )
     assert found == [["a", "c"], ["b", "c"]]
+
+
+def test_rows_unfold_as_deep_as_they_are_nested(page: Page) -> None:
+    found = page.evaluate(
+        """() => {
+          const {made} = table(
+            {a: {where: "cell"}, b: {where: "epoch", parent: "a"}, c: {where: "step", parent: "b"}});
+          const shown = [firsts(made)];
+          for (const key of ["a", "b"]) {
+            made.opened.add(key);
+            made.change({});
+            shown.push(firsts(made));
+          }
+          return shown;
+        }"""
+    )
+    assert found == [["a"], ["a", "b"], ["a", "b", "c"]]
 
 
 def test_text_from_the_kernel_is_never_markup(page: Page) -> None:

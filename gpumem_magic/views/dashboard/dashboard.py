@@ -194,6 +194,11 @@ class Dashboard:
             return
         with self._lock:
             self._cells_since_ns = now_ns
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Bring tables and marks up to date at the next turn, although no driver call came."""
+        with self._lock:
             self._refreshed_events = -1
             self._refresh_due = 0.0
 
@@ -272,6 +277,7 @@ class Dashboard:
             self._on_close()
         else:
             self._source.command(name)
+            self.look_again()
 
     # ---- what is told ----
 

@@ -14,7 +14,6 @@ from bokeh.document import Document
 from bokeh.embed.util import standalone_docs_json
 from bokeh.models import (
     ColumnDataSource,
-    CustomJSTickFormatter,
     DatetimeTicker,
     FixedTicker,
     LinearAxis,
@@ -39,14 +38,6 @@ _HEIGHTS = ((1, 190), (2, 150), (4, 116), (255, 92))
 _HOST_HEIGHT = 84
 _NOTHING = (0, 0)
 """Two points: with none, BokehJS would draw the area of a step for ever."""
-
-
-_TIME_LABEL = """
-const at = new Date(tick).toISOString();
-const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1000;
-if (step < 1000) return at.slice(14, step < 100 ? 23 : 21);
-return at.slice(11, at.slice(17, 19) === "00" ? 16 : 19);
-"""
 
 
 def picture_name(ordinal: int) -> str:
@@ -151,10 +142,8 @@ def _wheel_zoom() -> WheelZoomTool:
 
 
 def _time_axis() -> LinearAxis:
-    # The page's numbers have the kernel's offset from UTC in them: what ISO says of them is the kernel's clock.
-    formatter = CustomJSTickFormatter(code=_TIME_LABEL)
     axis = LinearAxis(name="time axis")
-    axis.update(ticker=DatetimeTicker(desired_num_ticks=7), formatter=formatter)
+    axis.update(ticker=DatetimeTicker(desired_num_ticks=7))
     return axis
 
 

@@ -9,6 +9,13 @@ const NARROWEST_MS = 50;
 const AXIS_WIDTH = 70; // beside the plot, as pictures.py has it
 const LABEL_WIDTH = 34; // pixels that a cell's number needs
 
+// A picture moves on in steps, not with every message: most then need no painting in between.
+const STEPS = 50;
+function stepAfter(ms, length) {
+  const step = 2 ** Math.floor(Math.log2(length / STEPS));
+  return Math.ceil(ms / step) * step;
+}
+
 class Pictures {
   // `places`: element by picture name. `onMove` is told when the reader moved the time axis by hand.
   constructor({Bokeh, store, places, onMove, onPoint}) {
@@ -50,16 +57,17 @@ class Pictures {
 
   // Show the stretch from `begin` to `end` (ms) in the pictures named in `visible`. One in which nothing changed is
   // left as it is until the stretch moves on: painting is what costs a page most.
-  show(begin, end, visible) {
+  show(begin, end, visible, now) {
     this.moving = true;
     this.time.setv({start: begin, end});
     this.moving = false;
     for (const name of visible) {
       const {changes} = this.store.histories.get(name === "host" ? HOST : Number(name.slice(3)));
-      const stretch = [begin, end, this.store.drawn].join(), now = performance.now();
+      const stretch = [begin, end, Math.min(stepAfter(now, end - begin), end), this.store.drawn].join();
+      const at = performance.now();
       const shown = this.shown.get(name);
-      if (shown?.stretch === stretch && (shown.changes === changes || (name === "host" && now < shown.at + HOST_MS))) continue;
-      this.shown.set(name, {stretch, changes, at: now});
+      if (shown?.stretch === stretch && (shown.changes === changes || (name === "host" && at < shown.at + HOST_MS))) continue;
+      this.shown.set(name, {stretch, changes, at});
       this.fill(name, begin, end);
     }
   }
@@ -88,6 +96,16 @@ class Pictures {
   }
 }
 
+// The page's numbers have the kernel's offset from UTC in them: what ISO says of them is the kernel's clock.
+function timeLabels(ticks) {
+  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1000;
+  return ticks.map((tick) => {
+    const at = new Date(tick).toISOString();
+    if (step < 1000) return at.slice(14, step < 100 ? 23 : 21);
+    return at.slice(11, at.slice(17, 19) === "00" ? 16 : 19);
+  });
+}
+
 class Picture {
   constructor(plot, place, isHost) {
     this.plot = plot;
@@ -100,6 +118,9 @@ class Picture {
     }
     this.axis = plot.left.find((each) => each.name === "byte axis");
     this.capacity = plot.center.find((each) => each.name === "capacity");
+    // A formatter of the document's own would be text, and pages may forbid to make code of text.
+    const time = plot.below.find((each) => each.name === "time axis");
+    if (time) time.formatter.doFormat = timeLabels;
     this.labels = plot.renderers.find((each) => each.name === "cell labels");
     this.top = 0;
     this.isLow = plot.height < LOW_PICTURE;

@@ -165,7 +165,11 @@ class Table {
         tops.push(row);
       }
     }
-    for (const row of tops) row.children = this.sorted(children.get(row.key) ?? []);
+    const nest = (rows) => rows.forEach((row) => {
+      row.children = this.sorted(children.get(row.key) ?? []);
+      nest(row.children);
+    });
+    nest(tops);
     return this.sorted(this.group ? this.grouped(tops) : tops);
   }
 

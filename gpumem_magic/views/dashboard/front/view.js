@@ -4,7 +4,6 @@
 const WINDOWS = [[60e3, "1 min"], [300e3, "5 min"], [1800e3, "30 min"], [7200e3, "2 h"], [28800e3, "8 h"], [0, "all"]];
 const SILENCE_MS = 4000;
 const PULSE_MS = 10000;
-const STEPS = 50; // of so many a window is made
 const ASK_AFTER_MS = 150;
 const FEW_DEVICES = 2; // with more, the host is folded too
 const MOST_UNFOLDED = 4; // without being asked
@@ -13,7 +12,7 @@ const MOST_UNFOLDED = 4; // without being asked
 const newId = () => `gm-${Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("")}`;
 
 class View {
-  constructor({store, root, Bokeh}) {
+  constructor({store, root, Bokeh, onFailure}) {
     this.store = store;
     this.root = root;
     root.gpumem = this; // for those who look into a page
@@ -30,6 +29,7 @@ class View {
       onMove: (begin, end) => this.moved(begin, end),
       onPoint: (name, x, sx) => this.point(name, x, sx),
     });
+    this.pictures.views.catch(onFailure);
     this.document = store.document;
     this.recolour();
     this.listen();
@@ -167,6 +167,7 @@ class View {
   }
 
   setPaused(paused) {
+    if (paused && !this.paused) this.frozen = this.followed();
     this.paused = paused;
     this.pauseButton.setAttribute("aria-pressed", paused);
     setText(this.pauseButton, paused ? "Resume" : "Pause");
@@ -252,7 +253,7 @@ class View {
     this.pulse = setInterval(() => this.hello("pulse"), PULSE_MS);
     this.sight = new IntersectionObserver(([entry]) => {
       this.visible = entry.isIntersecting;
-      if (this.visible) this.redraw();
+      if (this.visible && !this.paused) this.redraw();
     });
     this.sight.observe(this.root);
     this.theme = new MutationObserver(() => this.recolour());
@@ -314,7 +315,7 @@ class View {
     const began = performance.now();
     const [begin, end] = this.shownRange();
     const open = [...this.places].filter(([, place]) => place.closest("details").open).map(([name]) => name);
-    this.pictures.show(begin, end, open);
+    this.pictures.show(begin, end, open, this.now());
     this.followButton.setAttribute("aria-pressed", this.follow);
     this.drawHead();
     for (const device of this.store.config.devices) this.drawSummary(device);
@@ -329,12 +330,15 @@ class View {
 
   shownRange() {
     if (!this.follow && this.range) return this.range;
+    return this.paused ? this.frozen : this.followed();
+  }
+
+  // The stretch that ends now.
+  followed() {
     const end = this.now();
     const start = Math.max(this.oldest(), this.store.config.since_ms);
     const length = this.window || end - start;
-    // The picture moves in steps, not with every message: most pictures then need no painting in between.
-    const step = 2 ** Math.floor(Math.log2(length / STEPS));
-    const edge = Math.ceil(end / step) * step;
+    const edge = stepAfter(end, length);
     if (!this.window) return [start, edge];
     // A young session is not shown at the right edge of an empty picture.
     return end - start < this.window * 0.25 ? [start, start + this.window * 0.25] : [Math.max(edge - this.window, start), edge];

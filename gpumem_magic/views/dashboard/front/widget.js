@@ -14,14 +14,18 @@ export default () => {
       el.append(style, root);
       let view = null, gone = false;
       const explain = (error) => {
-        root.textContent = `The dashboard cannot be drawn in this page: ${error.message}. ` +
+        if (gone) return;
+        view?.remove();
+        view = null;
+        style.textContent = model.get("sheet"); // the still picture comes back
+        root.textContent = `The dashboard cannot be drawn in this page: ${error.message.replace(/[.\s]+$/, "")}. ` +
           "%gpumem timeline shows the same picture without a script.";
       };
       const show = (Bokeh) => {
         view?.remove();
         view = null;
         try {
-          view = new View({store, root, Bokeh});
+          view = new View({store, root, Bokeh, onFailure: explain});
           view.rebuilt = () => show(Bokeh);
         } catch (error) {
           explain(error);

@@ -52,7 +52,7 @@ def _row(moment: Moment, run: CellRun, runs: int, parent: str = "") -> Row:
         "peak": run.peak_bytes,
         "held": run.held_bytes,
         "runs": runs,
-        "duration": round(run.duration_s, 3),
+        "duration": round(run.duration_s, 6),
         "begin": moment.clock(cell.begin_ns),
         "badges": _badges(run),
         "link": {
@@ -78,7 +78,7 @@ PANEL = Panel(
     name="cells",
     title="Cells",
     hint=f"the latest {_MOST_RUNS} cell runs; earlier runs of the same cell unfold below it",
-    empty="No cell has run since tracking began.",
+    empty="No cell has run since tracking began, or since this table was cleared.",
     columns=(
         Column(key="cell", title="Cell"),
         Column(key="source", title="Source", wide=True),
