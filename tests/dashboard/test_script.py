@@ -42,6 +42,11 @@ def in_page(page: Page, expression: str, argument: Any) -> Any:
     )
 
 
+def test_sizes_in_the_middle_are_rounded_as_the_kernel_rounds_them(page: Page) -> None:
+    sizes = [1024 * eighth // 8 for eighth in range(8, 8000)] + [round(1024 * n / 200) for n in range(200, 20000)]
+    assert in_page(page, "argument.map(each => formatSize(each))", sizes) == [format_size(each) for each in sizes]
+
+
 @settings(max_examples=20)
 @given(sizes=st.lists(SIZES, min_size=50, max_size=50))
 def test_sizes_are_written_as_the_kernel_writes_them(page: Page, sizes: list[int]) -> None:

@@ -12,7 +12,15 @@ function formatSize(bytes, signed = false) {
   }
   if (unit === 0) return `${Math.round(value) ? sign : ""}${Math.round(value)} B`;
   const decimals = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
-  return `${sign}${value.toFixed(decimals)} ${UNITS[unit]}`;
+  return `${sign}${fixed(value, decimals)} ${UNITS[unit]}`;
+}
+
+// As Python rounds: what lies in the very middle goes to the even digit. toFixed() takes it up.
+function fixed(value, decimals) {
+  const scaled = value * 10 ** decimals, whole = Math.floor(scaled);
+  // A number that is exactly in the middle is a multiple of this power of two; others only seem to be, once scaled.
+  const isMiddle = scaled - whole === 0.5 && Number.isInteger(value * 2 ** (decimals + 1));
+  return isMiddle && whole % 2 === 0 ? (whole / 10 ** decimals).toFixed(decimals) : value.toFixed(decimals);
 }
 
 function formatCount(count) {
