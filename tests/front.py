@@ -18,9 +18,7 @@ def page_with_script(browser: Browser, names: Sequence[str]) -> Iterator[Page]:
     """A page in which ``ours`` has those of the script's functions and classes."""
     context = browser.new_context(offline=True)
     page = context.new_page()
-    page.evaluate(
-        "text => { window.ours = new Function(text)() }",
-        f"{script().replace('export default', 'const exported =')}\nreturn {{{', '.join(names)}}};",
-    )
+    ours, _, _ = script().rpartition("export default")
+    page.evaluate("text => { window.ours = new Function(text)() }", f"{ours}\nreturn {{{', '.join(names)}}};")
     yield page
     context.close()

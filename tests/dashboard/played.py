@@ -137,7 +137,7 @@ class PlayedDashboard:
         page.evaluate(
             _SHOW,
             {
-                "script": script().replace("export default", "return"),
+                "script": script(),
                 "state": widget.state,
                 "levels": base64.b64encode(widget.levels).decode(),
                 "bokeh": base64.b64encode(_bokeh_script(widget)).decode(),
@@ -173,7 +173,7 @@ async ({script, state, levels, bokeh, traits}) => {
         send: () => {},
         widget_manager: {get_model: async () => carrier},
     };
-    const factory = new Function(script)();
+    const {default: factory} = await import(URL.createObjectURL(new Blob([script], {type: 'text/javascript'})));
     window.show = async element => {
         const made = factory();
         made.initialize({model});
