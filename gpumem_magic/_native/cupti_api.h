@@ -8,6 +8,7 @@
 namespace gpumem {
 
 using CuContext = void*;
+using CuMemoryPool = void*;
 using CuStream = void*;
 
 struct CuptiCallbackData {

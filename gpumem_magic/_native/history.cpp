@@ -60,7 +60,8 @@ HistoryRow unknown_row(uint8_t device) {
   HistoryRow row{};
   for (int64_t* bytes : {&row.tracked_min, &row.tracked_max, &row.tracked_bytes, &row.used_bytes, &row.used_max,
                          &row.reserved_bytes, &row.process_bytes, &row.process_max, &row.driver_used_bytes,
-                         &row.torch_allocated_bytes, &row.torch_reserved_bytes, &row.cupy_used_bytes}) {
+                         &row.torch_allocated_bytes, &row.torch_reserved_bytes, &row.cupy_used_bytes, &row.paged_bytes,
+                         &row.ordered_bytes, &row.pool_bytes, &row.context_bytes, &row.code_bytes}) {
     *bytes = kUnknownBytes;
   }
   row.utilization = NAN;

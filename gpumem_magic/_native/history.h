@@ -34,6 +34,11 @@ struct HistoryRow {
   int64_t torch_allocated_bytes;
   int64_t torch_reserved_bytes;
   int64_t cupy_used_bytes;
+  int64_t paged_bytes;
+  int64_t ordered_bytes;
+  int64_t pool_bytes;
+  int64_t context_bytes;
+  int64_t code_bytes;
   float utilization;
   uint32_t known;
   uint32_t samples;
@@ -41,7 +46,7 @@ struct HistoryRow {
   uint8_t level;
   uint16_t reserved;
 };
-static_assert(sizeof(HistoryRow) == 136, "model/history.py reads 136 bytes");
+static_assert(sizeof(HistoryRow) == 176, "model/history.py reads 176 bytes");
 
 struct HostRow {
   uint64_t index;

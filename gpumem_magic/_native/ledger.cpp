@@ -59,12 +59,16 @@ void Ledger::apply(Event& event) {
       case kGapBegin:
         ++counters_[kGaps];
         break;
-      case kGapEnd:
       case kContextCreate:
+        ++footprints_[event.device].contexts;
+        break;
+      case kModuleLoad:
+        ++footprints_[event.device].modules;
+        break;
+      case kGapEnd:
       case kPoolCreate:
       case kPoolDestroy:
       case kPoolTrim:
-      case kModuleLoad:
       case kModuleUnload:
       case kGraphNodeAlloc:
       case kGraphNodeFree:
@@ -172,6 +176,7 @@ void Ledger::birth(Event& event) {
   site.allocated_bytes += row.size;
   site.peak_bytes = std::max(site.peak_bytes, site.allocated_bytes - site.freed_bytes);
   add_to_meters(row, event.time_ns);
+  add_to_footprint(row);
 }
 
 void Ledger::add_to_meters(const AllocationRow& row, uint64_t time_ns) {
@@ -194,6 +199,35 @@ void Ledger::add_to_meters(const AllocationRow& row, uint64_t time_ns) {
       own.peak_bytes = meter.live_bytes;
       own.peak_ns = time_ns;
     }
+  }
+}
+
+namespace {
+
+bool is_stream_ordered(uint8_t kind) { return kind == kAllocAsync || kind == kAllocPool || kind == kAllocGraph; }
+bool shares_pages(const AllocationRow& row) {
+  return row.size < kPageBytes && (row.kind == kAlloc || row.kind == kAllocPitch);
+}
+
+}  // namespace
+
+void Ledger::add_to_footprint(const AllocationRow& row) {
+  if (layer_of_row(row) != kDeviceLayer) return;
+  Footprint& footprint = footprints_[row.device];
+  if (is_stream_ordered(row.kind)) {
+    footprint.ordered += row.size;
+  } else {
+    footprint.paged += shares_pages(row) ? pages_.take(row.address, row.size) : whole_pages(row.size);
+  }
+}
+
+void Ledger::take_from_footprint(const AllocationRow& row) {
+  if (layer_of_row(row) != kDeviceLayer) return;
+  Footprint& footprint = footprints_[row.device];
+  if (is_stream_ordered(row.kind)) {
+    footprint.ordered -= row.size;
+  } else {
+    footprint.paged -= shares_pages(row) ? pages_.give_back(row.address, row.size) : whole_pages(row.size);
   }
 }
 
@@ -263,6 +297,7 @@ void Ledger::end_entry(uint32_t index) {
   meter.live_bytes -= entry.row.size;
   meter.freed_bytes += entry.row.size;
   meter.low_bytes = std::min(meter.low_bytes, meter.live_bytes);
+  take_from_footprint(entry.row);
   SiteRow& site = sites_[entry.site];
   ++site.freed_count;
   site.freed_bytes += entry.row.size;
@@ -338,6 +373,7 @@ void Ledger::retain(const Event& event) {
 // ---- contexts and spans ---------------------------------------------------------------------------------------------
 
 void Ledger::destroy_context(Event& event) {
+  ++footprints_[event.device].contexts_ended;
   std::vector<uint32_t> doomed;
   for (uint32_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
@@ -509,6 +545,7 @@ void Ledger::restore(const Tables& tables) {
     if (entry.keyed) keys_[space_of(row.kind)].insert(row.address, index);
     by_serial.insert(row.serial, index);
     ++live_count_;
+    add_to_footprint(row);
   }
   for (const MappingRow& row : tables.mappings) {
     mappings_[row.address] = Mapping{row.size, row.handle, by_serial.find(row.serial)};

@@ -13,6 +13,7 @@
 
 #include "event.h"
 #include "hash_map.h"
+#include "pages.h"
 #include "tables.h"
 
 namespace gpumem {
@@ -62,8 +63,17 @@ class Ledger {
     uint64_t low, high, now;
   };
   Extent extent(uint8_t device) const;
+  // What one device gives for its live allocations of the device layer, and what may have grown it without a call that
+  // allocates.
+  struct Footprint {
+    uint64_t paged;    // whole pages of everything but stream-ordered memory
+    uint64_t ordered;  // bytes asked for in stream-ordered memory: the pages are its pool's
+    uint64_t contexts, contexts_ended, modules;  // created, destroyed, loaded so far
+  };
+  Footprint footprint(uint8_t device) const { return footprints_[device]; }
   void restart_extents();
   uint64_t next_serial() const { return counters_[kEvents] + base_serial_; }
+  uint64_t births_and_deaths() const { return counters_[kBirths] + counters_[kDeaths]; }
   size_t live_count() const { return live_count_; }
 
  private:
@@ -118,6 +128,8 @@ class Ledger {
 
   uint32_t new_entry();
   void add_to_meters(const AllocationRow& row, uint64_t time_ns);
+  void add_to_footprint(const AllocationRow& row);
+  void take_from_footprint(const AllocationRow& row);
   void end_entry(uint32_t index);
   void drop_key(uint32_t index);
   // Takes one mapping off; returns the bytes that ended with it.
@@ -136,6 +148,8 @@ class Ledger {
   std::array<int16_t, 256> slots_;     // device -> slot, -1 when nothing was born there
   std::vector<uint8_t> slot_devices_;  // slot -> device
   std::vector<Meters> meters_;         // by slot
+  std::array<Footprint, 256> footprints_{};
+  SharedPages pages_;
   std::vector<SpanRow> spans_;
   HashMap span_index_;
   std::vector<std::unique_ptr<OpenSpan>> open_;

@@ -17,6 +17,8 @@ int64_t known_bytes(unsigned long long bytes) {
 }
 
 constexpr unsigned kMostProcesses = 1 << 16;
+constexpr int kReservedMemoryOfPool = 5;    // CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT
+constexpr int kReservedMemoryOfGraphs = 2;  // CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
 constexpr int kRelaxed = 2;  // CU_STREAM_CAPTURE_MODE_RELAXED
 
 }  // namespace
@@ -108,6 +110,9 @@ DriverMemory::DriverMemory() {
   all &= look_up(library, "cuCtxPopCurrent_v2", context_pop_);
   all &= look_up(library, "cuMemGetInfo_v2", memory_info_);
   ready_ = all;
+  look_up(library, "cuDeviceGetDefaultMemPool", default_pool_);  // since CUDA 11.2
+  look_up(library, "cuMemPoolGetAttribute", pool_attribute_);
+  look_up(library, "cuDeviceGetGraphMemAttribute", graph_attribute_);  // since CUDA 11.4
   // While another thread captures a graph, the driver would refuse this thread's calls and spoil the capture.
   int (*exchange)(int*) = nullptr;
   int mode = kRelaxed;
@@ -122,6 +127,18 @@ int64_t DriverMemory::used_bytes(int ordinal) const {
   // A context that is not there yet would be made by asking for it, and costs 500 MiB.
   if (primary_state_(device, &flags, &active) != 0 || active == 0) return kUnknownBytes;
   return ask(device);
+}
+
+int64_t DriverMemory::pool_bytes(int ordinal) const {
+  int device = 0;
+  CuMemoryPool pool = nullptr;
+  uint64_t held = 0;
+  if (!ready_ || default_pool_ == nullptr || pool_attribute_ == nullptr) return kUnknownBytes;
+  if (device_get_(&device, ordinal) != 0 || default_pool_(&pool, device) != 0) return kUnknownBytes;
+  if (pool_attribute_(pool, kReservedMemoryOfPool, &held) != 0) return kUnknownBytes;
+  uint64_t graphs = 0;
+  if (graph_attribute_ == nullptr || graph_attribute_(device, kReservedMemoryOfGraphs, &graphs) != 0) graphs = 0;
+  return known_bytes(held + graphs);
 }
 
 int64_t DriverMemory::ask(int device) const {

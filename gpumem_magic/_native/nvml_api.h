@@ -94,6 +94,9 @@ class DriverMemory {
   DriverMemory();
   // Total minus free; unknown when the process has no context on the device, or the driver refuses.
   int64_t used_bytes(int ordinal) const;
+  // What the device's own pools of stream-ordered memory hold: the default pool and that of graphs. Unknown when the
+  // driver refuses. Only for a device on which the process has allocated such memory.
+  int64_t pool_bytes(int ordinal) const;
 
  private:
   int64_t ask(int device) const;
@@ -105,6 +108,9 @@ class DriverMemory {
   int (*context_push_)(CuContext context) = nullptr;
   int (*context_pop_)(CuContext* context) = nullptr;
   int (*memory_info_)(size_t* free, size_t* total) = nullptr;
+  int (*default_pool_)(CuMemoryPool* pool, int device) = nullptr;
+  int (*pool_attribute_)(CuMemoryPool pool, int attribute, void* value) = nullptr;
+  int (*graph_attribute_)(int device, int attribute, void* value) = nullptr;
   bool ready_ = false;
 };
 

@@ -73,7 +73,7 @@ void ask_host(HostRow& row) {
 // Belongs to the thread of one run.
 class Sampler::Sources {
  public:
-  explicit Sources(const std::vector<Device>& devices) : devices_(devices) {
+  explicit Sources(const std::vector<Device>& devices) : devices_(devices), has_pools_(devices.size()) {
     NvmlApi api{};
     if (api.load()) nvml_ = std::make_unique<Nvml>(api);
     // After NVML is loaded, so that this happens before whatever NVML does when the process exits.
@@ -82,12 +82,14 @@ class Sampler::Sources {
     for (const Device& device : devices_) handles_.push_back(nvml_ != nullptr ? nvml_->find(device.uuid) : nullptr);
   }
 
-  Sample take() {
-    Sample sample{{}, unknown_host_row()};
+  Sample take(const std::vector<Tracker::Tracked>& before) {
+    Sample sample{{}, unknown_host_row(), before.empty() ? 0 : before[0].births_and_deaths};
     for (size_t i = 0; i < devices_.size(); ++i) {
       HistoryRow row = unknown_row(devices_[i].ordinal);
+      has_pools_[i] = has_pools_[i] || before[i].footprint.ordered > 0;
+      row.pool_bytes = has_pools_[i] ? driver().pool_bytes(devices_[i].ordinal) : 0;
       ask_nvml(handles_[i], row);
-      if (row.used_bytes == kUnknownBytes) row.driver_used_bytes = ask_driver(devices_[i].ordinal);
+      if (row.used_bytes == kUnknownBytes) row.driver_used_bytes = driver().used_bytes(devices_[i].ordinal);
       sample.rows.push_back(row);
     }
     ask_host(sample.host);
@@ -105,12 +107,13 @@ class Sampler::Sources {
     row.known = std::isnan(row.utilization) ? 0 : 1;
   }
 
-  int64_t ask_driver(int ordinal) {
+  const DriverMemory& driver() {
     if (driver_ == nullptr) driver_ = std::make_unique<DriverMemory>();
-    return driver_->used_bytes(ordinal);
+    return *driver_;
   }
 
   const std::vector<Device>& devices_;
+  std::vector<bool> has_pools_;  // stream-ordered memory was allocated there
   std::unique_ptr<Nvml> nvml_;
   std::unique_ptr<DriverMemory> driver_;
   std::vector<NvmlDevice> handles_;
@@ -232,7 +235,8 @@ void Sampler::run(const std::shared_ptr<Run>& run) {
 void Sampler::sample_until_stopped(Run& run) {
   Sources sources(run.devices);
   while (begin_sample(run)) {
-    Sample sample = sources.take();
+    uint64_t begun_ns = 0;
+    Sample sample = sources.take(tracked(run.devices, false, begun_ns));
     keep(run, sample);
   }
 }
@@ -272,6 +276,7 @@ void Sampler::keep(Run& run, Sample& sample) {
     row.tracked_min = levels[i].low;
     row.tracked_max = levels[i].high;
     row.tracked_bytes = levels[i].now;
+    explain(row, levels[i], levels[i].births_and_deaths == sample.births_and_deaths);
     const Frameworks& counted = frameworks_[row.device];
     row.torch_allocated_bytes = counted.torch_allocated;
     row.torch_reserved_bytes = counted.torch_reserved;
@@ -284,6 +289,23 @@ void Sampler::keep(Run& run, Sample& sample) {
   history_->host().add(sample.host);
   last_end_ns_ = time_ns;
   next_.store(index + 1, std::memory_order_release);
+}
+
+// With the lock held. Only a sample during which no memory came or went says what lies beside the allocations.
+void Sampler::explain(HistoryRow& row, const Tracker::Tracked& level, bool is_quiet) {
+  if (level.now == kUnknownBytes) {
+    row.pool_bytes = kUnknownBytes;
+    return;
+  }
+  row.paged_bytes = static_cast<int64_t>(level.footprint.paged);
+  row.ordered_bytes = static_cast<int64_t>(level.footprint.ordered);
+  const int64_t pools = std::max(row.pool_bytes, row.ordered_bytes);  // the user's own pools are not asked
+  Growth& growth = growths_[row.device];
+  if (is_quiet && row.process_bytes != kUnknownBytes) {
+    growth.see(row.end_ns, row.process_bytes - row.paged_bytes - pools, level.footprint);
+  }
+  row.context_bytes = growth.context_bytes();
+  row.code_bytes = growth.code_bytes();
 }
 
 void Sampler::report_frameworks(uint8_t device, int64_t torch_allocated, int64_t torch_reserved, int64_t cupy_used) {
@@ -300,6 +322,7 @@ void Sampler::begin_recording(const std::string& directory) {
     old = std::move(history_);
     directory_ = directory;
     frameworks_.clear();
+    growths_.clear();
     last_end_ns_ = now_ns();
     next_.store(0, std::memory_order_release);
   }
@@ -395,6 +418,7 @@ void Sampler::after_fork_child() {
   if (self.history_ != nullptr) self.history_.release()->abandon();
   self.directory_.clear();
   self.frameworks_.clear();
+  self.growths_.clear();
   self.last_end_ns_ = 0;
   self.next_ = 0;
   // The parent's thread waits for these; here nobody does.

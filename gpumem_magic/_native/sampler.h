@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "growth.h"
 #include "history.h"
 #include "tracker.h"
 
@@ -76,6 +77,7 @@ class Sampler {
   struct Sample {
     std::vector<HistoryRow> rows;
     HostRow host;
+    uint64_t births_and_deaths;  // when it was begun
   };
   struct Frameworks {
     int64_t torch_allocated = kUnknownBytes, torch_reserved = kUnknownBytes, cupy_used = kUnknownBytes;
@@ -88,6 +90,7 @@ class Sampler {
   void sample_until_stopped(Run& run);
   bool begin_sample(Run& run);
   void keep(Run& run, Sample& sample);
+  void explain(HistoryRow& row, const Tracker::Tracked& level, bool is_quiet);
   void open_history();
   bool wait_until(Lock& lock, pthread_cond_t& condition, uint64_t deadline_ns);
   std::vector<Tracker::Tracked> tracked(const std::vector<Device>& devices, bool restart, uint64_t& time_ns) const;
@@ -104,6 +107,7 @@ class Sampler {
   std::string directory_;
   std::unique_ptr<History> history_;
   std::map<uint8_t, Frameworks> frameworks_;
+  std::map<uint8_t, Growth> growths_;
   uint64_t last_end_ns_ = 0;
   std::atomic<uint64_t> next_{0};
 };

@@ -613,6 +613,8 @@ uint64_t Tracker::tracked(std::vector<Tracked>& levels, bool restart) {
     level.low = on ? static_cast<int64_t>(extent.low) : -1;
     level.high = on ? static_cast<int64_t>(extent.high) : -1;
     level.now = on ? static_cast<int64_t>(extent.now) : -1;
+    level.footprint = ledger_->footprint(level.device);
+    level.births_and_deaths = ledger_->births_and_deaths();
   }
   if (restart) ledger_->restart_extents();
   return now_ns();

@@ -86,6 +86,8 @@ class Tracker {
   struct Tracked {
     uint8_t device;
     int64_t low, high, now;
+    Ledger::Footprint footprint;
+    uint64_t births_and_deaths;  // of all devices, so far: two looks with the same number saw the same memory
   };
   // Fills in the levels of the devices named there, all of one moment, and returns its time.
   uint64_t tracked(std::vector<Tracked>& levels, bool restart);

@@ -38,6 +38,11 @@ HISTORY_DTYPE = np.dtype(
         ("torch_allocated_bytes", "<i8"),  # in tensors, by torch's own count
         ("torch_reserved_bytes", "<i8"),  # in torch's pool
         ("cupy_used_bytes", "<i8"),  # handed out by CuPy's default pool
+        ("paged_bytes", "<i8"),  # what the device gives for allocations: whole pages, all but stream-ordered memory
+        ("ordered_bytes", "<i8"),  # asked for in stream-ordered memory, which lies in pools of the driver
+        ("pool_bytes", "<i8"),  # held by these pools; 0 while nothing was allocated in them
+        ("context_bytes", "<i8"),  # of the process: came with its contexts, or was there before the first sample
+        ("code_bytes", "<i8"),  # of the process: came when kernels were loaded, their local memory included
         ("utilization", "<f4"),  # NVML: per cent of the time in which a kernel ran, mean over the samples that knew it
         ("known", "<u4"),  # samples that knew the utilization; with 0, it is NaN
         ("samples", "<u4"),  # merged into this row
@@ -46,7 +51,7 @@ HISTORY_DTYPE = np.dtype(
         ("reserved", "<u2"),
     ],
 )
-assert HISTORY_DTYPE.itemsize == 136, "the native core writes rows of 136 bytes"
+assert HISTORY_DTYPE.itemsize == 176, "the native core writes rows of 176 bytes"
 
 HOST_DTYPE = np.dtype(
     [
