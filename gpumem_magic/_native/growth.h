@@ -1,6 +1,6 @@
-// What a process holds on a device beside its allocations, by what made it grow. No call tells the size of a context, or
-// of the code and the local memory of kernels that are loaded when they are first used; but the driver says when it made
-// the one or loaded the other, and NVML says how much more the process holds since.
+// What a process holds on a device beside its allocations, by what made it grow. No call tells the size of a context,
+// or of the code and the local memory of kernels that are loaded when they are first used; but the driver says when it
+// made the one or loaded the other, and NVML says how much more the process holds since.
 //
 // Not thread-safe.
 #pragma once
@@ -13,7 +13,8 @@ namespace gpumem {
 
 class Growth {
  public:
-  // How long before and after its cause growth is taken to come of it: NVML and the driver's callbacks do not keep step.
+  // How long before and after its cause growth is taken to come of it: NVML and the driver's callbacks do not keep
+  // step.
   static constexpr uint64_t kFreshNs = 1000000000;
 
   // `rest` bytes beside allocations were measured while no memory came or went. Calls come in order of time.

@@ -217,7 +217,7 @@ void Ledger::add_to_footprint(const AllocationRow& row) {
   if (is_stream_ordered(row.kind)) {
     footprint.ordered += row.size;
   } else {
-    footprint.paged += shares_pages(row) ? pages_.take(row.address, row.size) : whole_pages(row.size);
+    footprint.paged += shares_pages(row) ? pages_.take(row.device, row.address, row.size) : whole_pages(row.size);
   }
 }
 
@@ -227,7 +227,7 @@ void Ledger::take_from_footprint(const AllocationRow& row) {
   if (is_stream_ordered(row.kind)) {
     footprint.ordered -= row.size;
   } else {
-    footprint.paged -= shares_pages(row) ? pages_.give_back(row.address, row.size) : whole_pages(row.size);
+    footprint.paged -= shares_pages(row) ? pages_.give_back(row.device, row.address, row.size) : whole_pages(row.size);
   }
 }
 

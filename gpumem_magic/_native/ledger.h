@@ -66,8 +66,8 @@ class Ledger {
   // What one device gives for its live allocations of the device layer, and what may have grown it without a call that
   // allocates.
   struct Footprint {
-    uint64_t paged;    // whole pages of everything but stream-ordered memory
-    uint64_t ordered;  // bytes asked for in stream-ordered memory: the pages are its pool's
+    uint64_t paged;                              // whole pages of everything but stream-ordered memory
+    uint64_t ordered;                            // bytes asked for in stream-ordered memory: the pages are its pool's
     uint64_t contexts, contexts_ended, modules;  // created, destroyed, loaded so far
   };
   Footprint footprint(uint8_t device) const { return footprints_[device]; }

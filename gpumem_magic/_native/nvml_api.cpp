@@ -19,7 +19,7 @@ int64_t known_bytes(unsigned long long bytes) {
 constexpr unsigned kMostProcesses = 1 << 16;
 constexpr int kReservedMemoryOfPool = 5;    // CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT
 constexpr int kReservedMemoryOfGraphs = 2;  // CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT
-constexpr int kRelaxed = 2;  // CU_STREAM_CAPTURE_MODE_RELAXED
+constexpr int kRelaxed = 2;                 // CU_STREAM_CAPTURE_MODE_RELAXED
 
 }  // namespace
 

@@ -17,16 +17,16 @@ BAND_NAMES = ("other", "base", "unexplained", "live", "cached")
 
 BAND_LABELS = {
     "other": "other processes",
-    "base": "context, before tracking",
+    "base": "context, code, spare pages",
     "unexplained": "not explained",
     "live": "live",
     "cached": "cached by the framework",
 }
 BAND_HINTS = {
     "other": "held by other processes; the context of this one too, where the driver does not tell its share",
-    "base": "the CUDA context, and what this process held before tracking began",
-    "unexplained": "the device reports it and no allocation call asked for it: code of kernels that was loaded later, "
-    "rounding to pages, memory of calls that were not seen",
+    "base": "the CUDA context and what this process held before tracking began; code and local memory of the kernels "
+    "loaded since; what whole pages are larger than what was asked for; what the driver's own pools keep",
+    "unexplained": "the device reports it, no allocation call asked for it, and it came with no context and no kernel",
     "live": "asked for by allocation calls and in use",
     "cached": "kept by the framework's pool for its next tensors; empty_cache() gives it back",
 }
@@ -99,11 +99,10 @@ def bands(
     has_extremes = rows["tracked_max"] != UNKNOWN
     low = np.where(has_extremes, np.minimum(rows["tracked_min"], tracked), tracked)
     high = np.where(has_extremes, np.maximum(rows["tracked_max"], tracked), tracked)
-    limit = settled_base(rows) if base_bytes is None else base_bytes
     untracked = _steady(
         np.maximum(own - high, 0), np.maximum(own - tracked, 0), np.maximum(own - low, 0), device, before
     )
-    base = untracked if limit is None else np.minimum(untracked, limit)
+    base = np.minimum(untracked, _base(rows, tracked, base_bytes))
     cached = _cached(rows, tracked)
     return Bands(
         device=int(rows["device"][0]),
@@ -121,6 +120,17 @@ def bands(
         knows_total=bool((used != UNKNOWN).any()),
         knows_processes=bool(knows_process.any()),
     )
+
+
+def _base(rows: np.ndarray, tracked: np.ndarray, base_bytes: int | np.ndarray | None) -> np.ndarray:
+    """The most that ``base`` may be, by row: what the sampler explained, else what settled first."""
+    explained = (rows["context_bytes"] != UNKNOWN) & (tracked == rows["tracked_bytes"])
+    pages = np.maximum(rows["paged_bytes"] + rows["ordered_bytes"] - tracked, 0)
+    pools = np.maximum(rows["pool_bytes"] - rows["ordered_bytes"], 0)
+    limit = settled_base(rows) if base_bytes is None and not explained.all() else base_bytes
+    settled = np.iinfo(np.int64).max if limit is None else limit
+    made: np.ndarray = np.where(explained, rows["context_bytes"] + rows["code_bytes"] + pages + pools, settled)
+    return made
 
 
 def settled_base(rows: np.ndarray) -> int | None:

@@ -130,3 +130,23 @@ def test_what_no_row_can_explain_is_shown() -> None:
     process = np.array([560, 560, 560, 760, 760]) * MIB
     rows = samples(0, 5, tracked_bytes=500 * MIB, tracked_max=600 * MIB, used_bytes=process, process_bytes=process)
     assert bands(rows).unexplained.tolist() == [0, 0, 0, 100 * MIB, 100 * MIB]  # at least so much
+
+
+def test_what_the_sampler_explained_is_the_base() -> None:
+    rows = samples(
+        0,
+        2,
+        tracked_bytes=50 * MIB,
+        paged_bytes=[44 * MIB, 44 * MIB],
+        ordered_bytes=10 * MIB,
+        pool_bytes=32 * MIB,
+        context_bytes=530 * MIB,
+        code_bytes=[0, 92 * MIB],
+        process_bytes=[606 * MIB, 700 * MIB],
+        used_bytes=800 * MIB,
+    )
+    found = bands(rows)
+    # pages are 4 MiB more than was asked for, and the pool keeps 22
+    assert found.base.tolist() == [(530 + 4 + 22) * MIB, (530 + 92 + 4 + 22) * MIB]
+    assert found.unexplained.tolist() == [0, 2 * MIB]
+    assert bands(rows, base_bytes=0).base.tolist() == found.base.tolist()

@@ -1,4 +1,6 @@
 // The ledger under streams of colliding events: its sums hold, and a ledger restored from its tables goes on alike.
+#include <set>
+
 #include "ledger.h"
 #include "random_events.h"
 #include "tables_equal.h"
@@ -17,6 +19,43 @@ void sums_hold_after_every_event() {
       test::check_consistent(test::tables_of(ledger));
     }
   }
+}
+
+// The union of the pages that live allocations touch, found the long way.
+uint64_t paged(const Ledger::Tables& tables, uint8_t device) {
+  std::set<uint64_t> shared;
+  uint64_t whole = 0;
+  for (const AllocationRow& row : tables.allocations) {
+    const bool is_ordered = row.kind == kAllocAsync || row.kind == kAllocPool || row.kind == kAllocGraph;
+    if (row.device != device || is_ordered || layer_of(row.kind, row.device) != kDeviceLayer) continue;
+    if (row.size >= kPageBytes || (row.kind != kAlloc && row.kind != kAllocPitch)) {
+      whole += whole_pages(row.size);
+      continue;
+    }
+    shared.insert(row.address / kPageBytes);
+    shared.insert((row.address + std::max<uint64_t>(row.size, 1) - 1) / kPageBytes);
+  }
+  return whole + shared.size() * kPageBytes;
+}
+
+void pages_are_those_of_what_lives() {
+  uint64_t most = 0;
+  for (uint64_t seed = 200; seed < 220; ++seed) {
+    test::RandomEvents events(seed);
+    test::Random random(seed);
+    Ledger ledger;
+    for (int i = 0; i < 2000; ++i) {
+      Event event = events.next();
+      event.address *= 300;  // over several pages, and across their edges
+      event.size = test::one_in(random, 3) ? event.size : test::below(random, 3 * kPageBytes);
+      ledger.apply(event);
+      if (!test::one_in(random, 50)) continue;
+      const Ledger::Tables tables = test::tables_of(ledger);
+      for (const uint8_t device : {0, 1}) CHECK_EQ(ledger.footprint(device).paged, paged(tables, device));
+      most = std::max(most, ledger.footprint(0).paged);
+    }
+  }
+  CHECK(most > 10 * kPageBytes);
 }
 
 void a_restored_ledger_goes_on_alike() {
@@ -156,6 +195,7 @@ void a_copy_fits_what_was_reserved() {
 int main() {
   test::limit_time(120);
   RUN(sums_hold_after_every_event);
+  RUN(pages_are_those_of_what_lives);
   RUN(a_restored_ledger_goes_on_alike);
   RUN(a_free_that_returns_late);
   RUN(a_free_that_returns_after_the_next_one);
