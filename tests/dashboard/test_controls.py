@@ -106,3 +106,16 @@ def test_a_row_unfolds(busy: Live) -> None:
     busy.root.get_by_role("tabpanel").locator("tbody .gm-unfold").first.click()
     source = busy.root.locator(".gm-detail .gm-source", has_text="def embedding(): return alloc(9 << 20)")
     now(source.first.is_visible, "the line of source is there")
+
+
+def test_keys_pressed_in_it_are_no_commands_of_jupyterlab(lab: Notebook, live: Live) -> None:
+    count = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
+    cells = lab.page.evaluate(count)
+    live.button("Follow").focus()
+    lab.page.keyboard.press("b")
+    lab.page.keyboard.press("x")
+    lab.page.wait_for_timeout(300)
+    assert lab.page.evaluate(count) == cells
+    live.root.locator(".gm-picture").first.focus()
+    lab.page.keyboard.press("Tab")
+    assert lab.page.evaluate("document.activeElement.shadowRoot?.activeElement ?? null") is None

@@ -32,6 +32,7 @@ class Column:
     bar: str = ""  # colour of a bar beside the number; none when empty
     wide: bool = False  # takes what room there is
     minor: bool = False  # left out where the page is narrow
+    spare: bool = False  # left out already where it is not wide
     adds: bool = False  # values of several rows may be added up
 
 

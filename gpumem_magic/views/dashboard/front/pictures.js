@@ -7,6 +7,7 @@ const AXIS_HEIGHT = 30; // below the plot
 const LOW_PICTURE = 110; // pixels: lower ones have fewer labels
 const NARROWEST_MS = 50;
 const AXIS_WIDTH = 70; // beside the plot, as pictures.py has it
+const TICK_WIDTH = 110; // pixels for a time on the axis
 const LABEL_WIDTH = 34; // pixels that a cell's number needs
 
 // A picture moves on in steps, not with every message: most then need no painting in between.
@@ -39,7 +40,11 @@ class Pictures {
     this.moving = false;
     this.shown = new Map();
     this.time.change.connect(() => { if (!this.moving) this.onMove(this.time.start, this.time.end); });
-    this.views = embed(this.document, elements[0], elements);
+    this.views = embed(this.document, elements[0], elements).then((views) => {
+      // The place of a picture takes the focus, and has a name; what Bokeh puts into it has none.
+      for (const view of views) view.canvas_view?.events_el?.removeAttribute("tabindex");
+      return views;
+    });
   }
 
   // Colours of the page's theme, by token, and its font.
@@ -75,6 +80,7 @@ class Pictures {
   fill(name, begin, end) {
     const picture = this.plots.get(name);
     const {config, histories, spans, marks} = this.store;
+    picture.setTicks();
     if (picture.isHost) {
       picture.showHost(histories.get(HOST).rows(begin, end, MOST_POINTS));
       return;
@@ -121,6 +127,7 @@ class Picture {
     // A formatter of the document's own would be text, and pages may forbid to make code of text.
     const time = plot.below.find((each) => each.name === "time axis");
     if (time) time.formatter.doFormat = timeLabels;
+    this.ticker = time?.ticker;
     this.labels = plot.renderers.find((each) => each.name === "cell labels");
     this.top = 0;
     this.isLow = plot.height < LOW_PICTURE;
@@ -131,6 +138,12 @@ class Picture {
     const {extra_y_ranges: extra} = plot; // a Map or an object, by BokehJS's version
     const busy = extra instanceof Map ? extra.get("busy") : extra.busy;
     if (busy) busy.end = (100 * frame) / (strip - (this.isLow ? 2 : 8));
+  }
+
+  // As many times on the axis as there is room for.
+  setTicks() {
+    const wanted = Math.max(Math.floor((this.place.clientWidth - AXIS_WIDTH) / TICK_WIDTH), 2);
+    if (this.ticker && this.ticker.desired_num_ticks !== wanted) this.ticker.desired_num_ticks = wanted;
   }
 
   showDevice(rows, capacity) {

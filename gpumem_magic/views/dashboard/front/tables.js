@@ -60,7 +60,7 @@ class Table {
 
   kindClass(column) {
     const classes = [NUMERIC.has(column.kind) ? "num" : "", column.bar ? "bars" : "", column.wide ? "wide" : "",
-      column.minor ? "gm-minor" : ""];
+      column.minor ? "gm-minor" : "", column.spare ? "gm-spare" : ""];
     return classes.filter(Boolean).join(" ") || null;
   }
 

@@ -167,7 +167,7 @@ class View {
   }
 
   setPaused(paused) {
-    if (paused && !this.paused) this.frozen = this.followed();
+    if (paused && !this.paused) this.pausedAt = this.now();
     this.paused = paused;
     this.pauseButton.setAttribute("aria-pressed", paused);
     setText(this.pauseButton, paused ? "Resume" : "Pause");
@@ -253,7 +253,7 @@ class View {
     this.pulse = setInterval(() => this.hello("pulse"), PULSE_MS);
     this.sight = new IntersectionObserver(([entry]) => {
       this.visible = entry.isIntersecting;
-      if (this.visible && !this.paused) this.redraw();
+      if (this.visible) this.redraw();
     });
     this.sight.observe(this.root);
     this.theme = new MutationObserver(() => this.recolour());
@@ -280,7 +280,7 @@ class View {
       return;
     }
     if (change.settings || change === "all") this.applySettings();
-    if (this.paused) return;
+    if (this.paused && this.hasDrawn) return;
     this.redraw();
   }
 
@@ -317,6 +317,13 @@ class View {
     const open = [...this.places].filter(([, place]) => place.closest("details").open).map(([name]) => name);
     this.pictures.show(begin, end, open, this.now());
     this.followButton.setAttribute("aria-pressed", this.follow);
+    if (!this.paused || !this.hasDrawn) this.drawNumbers();
+    this.hasDrawn = true;
+    this.drawnIn = performance.now() - began;
+    this.store.onDrawn?.(this);
+  }
+
+  drawNumbers() {
     this.drawHead();
     for (const device of this.store.config.devices) this.drawSummary(device);
     this.drawHost();
@@ -324,17 +331,10 @@ class View {
       if (name === this.selected) table.draw();
       setText(button.lastChild, formatCount(table.panel.definition.counts ? table.panel.order.length : 0).replace(/^0$/, ""));
     }
-    this.drawnIn = performance.now() - began;
-    this.store.onDrawn?.(this);
   }
 
   shownRange() {
     if (!this.follow && this.range) return this.range;
-    return this.paused ? this.frozen : this.followed();
-  }
-
-  // The stretch that ends now.
-  followed() {
     const end = this.now();
     const start = Math.max(this.oldest(), this.store.config.since_ms);
     const length = this.window || end - start;
@@ -344,7 +344,9 @@ class View {
     return end - start < this.window * 0.25 ? [start, start + this.window * 0.25] : [Math.max(edge - this.window, start), edge];
   }
 
+  // The latest moment that is known; while drawing is paused, that of the pause.
   now() {
+    if (this.paused) return this.pausedAt;
     return Math.max(...[...this.store.histories.values()].map((history) => history.latest?.[END] ?? 0), this.store.now ?? 0);
   }
 

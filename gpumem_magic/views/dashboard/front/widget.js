@@ -1,3 +1,11 @@
+const PATIENCE_MS = 5000;
+
+// Fonts and colours can be asked of an element only once it is part of the page.
+async function connected(element) {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (!element.isConnected && performance.now() < deadline) await new Promise(requestAnimationFrame);
+}
+
 // What the widget manager of the page calls: once for a model, then once for each place that shows it.
 
 export default () => {
@@ -7,7 +15,10 @@ export default () => {
       store = new Store(model);
     },
     async render({model, el}) {
-      const root = element("section", {class: "gpumem gm-dashboard", "aria-label": "GPU memory, live"});
+      const root = element("section", {
+        class: "gpumem gm-dashboard", "aria-label": "GPU memory, live",
+        "data-lm-suppress-shortcuts": "true", // or JupyterLab takes a key pressed here for one of its own
+      });
       const style = element("style");
       const {token} = model.get("state").config;
       style.textContent = model.get("sheet") + (token ? `.gpumem-${token}{display:none}` : "");
@@ -32,7 +43,7 @@ export default () => {
         }
       };
       try {
-        const [Bokeh] = await Promise.all([loadBokeh(model), store.ready]);
+        const [Bokeh] = await Promise.all([loadBokeh(model), store.ready, connected(root)]);
         if (!gone) show(Bokeh);
       } catch (error) {
         explain(error);

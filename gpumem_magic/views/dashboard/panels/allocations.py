@@ -73,7 +73,7 @@ PANEL = Panel(
         Column(key="live_count", title="Count", kind="count", adds=True, hint="live allocations"),
         Column(key="count", title="Births", kind="count", adds=True, minor=True, hint="so far, freed ones too"),
         Column(key="age", title="Oldest", kind="age", minor=True, hint="age of the oldest that is live"),
-        Column(key="device", title="On", minor=True, hint="the GPU, or the host for pinned memory"),
+        Column(key="device", title="On", minor=True, spare=True, hint="the GPU, or the host for pinned memory"),
         Column(key="library", title="Owner", hint="the library that made the driver call"),
     ),
     make=_make,

@@ -82,7 +82,7 @@ PANEL = Panel(
     columns=(
         Column(key="cell", title="Cell"),
         Column(key="source", title="Source", wide=True),
-        Column(key="begin", title="Began", kind="clock", minor=True),
+        Column(key="begin", title="Began", kind="clock", minor=True, spare=True),
         Column(key="duration", title="Time", kind="seconds", adds=True),
         Column(key="runs", title="Runs", kind="count", adds=True),
         Column(key="delta", title="Delta", kind="signed", bar="live", adds=True, hint="live at its end minus at start"),
