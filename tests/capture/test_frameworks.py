@@ -1,0 +1,301 @@
+"""What frameworks tell of their memory, as far as it can be seen without a GPU."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import pytest
+
+
+from gpumem_magic.capture.frameworks import torch as torch_memory
+from gpumem_magic.model.events import NO_DEVICE
+from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, FrameworkMemory, SegmentFlag
+
+MIB = 1 << 20
+
+# As torch.cuda.memory_snapshot() of 2.11 returns them, less the fields that concern history.
+SNAPSHOT: list[dict[str, Any]] = [
+    {
+        "device": 0,
+        "address": 0x7F0000400000,
+        "total_size": 20 * MIB,
+        "allocated_size": 12 * MIB,
+        "active_size": 16 * MIB,
+        "requested_size": 12 * MIB - 100,
+        "stream": 0,
+        "segment_type": "large",
+        "segment_pool_id": (0, 0),
+        "is_expandable": False,
+        "blocks": [
+            {"address": 0x7F0000400000, "size": 12 * MIB, "requested_size": 12 * MIB - 100, "state": "active_allocated"},
+            {"address": 0x7F0001000000, "size": 4 * MIB, "requested_size": 4 * MIB, "state": "active_pending_free"},
+            {"address": 0x7F0001400000, "size": 4 * MIB, "requested_size": 0, "state": "inactive"},
+        ],
+    },
+    {
+        "device": 0,
+        "address": 0x7F0000000000,
+        "total_size": 2 * MIB,
+        "allocated_size": 512,
+        "active_size": 512,
+        "requested_size": 4,
+        "stream": 0x55,
+        "segment_type": "small",
+        "segment_pool_id": (0, 3),
+        "is_expandable": True,
+        "blocks": [
+            {"address": 0x7F0000000000, "size": 512, "requested_size": 4, "state": "active_allocated"},
+            {"address": 0x7F0000000200, "size": 2 * MIB - 512, "requested_size": 0, "state": "inactive"},
+        ],
+    },
+    {
+        "device": 1,
+        "address": 0x7F1000000000,
+        "total_size": 2 * MIB,
+        "stream": 0,
+        "segment_pool_id": (0, 0),
+        "is_expandable": False,
+        "blocks": [{"address": 0x7F1000000000, "size": 2 * MIB, "requested_size": 2 * MIB, "state": "active_allocated"}],
+    },
+]
+
+
+def torch_of(snapshot: list[dict[str, Any]]) -> FrameworkMemory:
+    pools, segments, blocks = torch_memory.read_segments(snapshot)
+    memory = FrameworkMemory(name="torch", version="2.11", pools=pools, segments=segments, blocks=blocks)
+    memory.self_check()
+    return memory
+
+
+def test_a_torch_snapshot() -> None:
+    memory = torch_of(SNAPSHOT)
+    assert [(pool.name, pool.device, pool.empty_with) for pool in memory.pools] == [
+        ("default", 0, "torch.cuda.empty_cache()"),
+        ("private pool (0, 3), stream 0x55", 0, ""),
+        ("default", 1, "torch.cuda.empty_cache()"),
+    ]
+    assert memory.segments.tolist() == [
+        (0x7F0000000000, 2 * MIB, 1, SegmentFlag.PRIVATE | SegmentFlag.EXPANDABLE),
+        (0x7F0000400000, 20 * MIB, 0, 0),
+        (0x7F1000000000, 2 * MIB, 2, 0),
+    ]
+    assert memory.blocks.tolist() == [
+        (0x7F0000000000, 512, 4, 0, BlockState.LIVE),
+        (0x7F0000000200, 2 * MIB - 512, UNKNOWN_SIZE, 0, BlockState.CACHED),
+        (0x7F0000400000, 12 * MIB, 12 * MIB - 100, 1, BlockState.LIVE),
+        (0x7F0001000000, 4 * MIB, 4 * MIB, 1, BlockState.PENDING),
+        (0x7F0001400000, 4 * MIB, UNKNOWN_SIZE, 1, BlockState.CACHED),
+        (0x7F1000000000, 2 * MIB, 2 * MIB, 2, BlockState.LIVE),
+    ]
+
+
+def test_a_torch_snapshot_of_an_older_release() -> None:
+    older = copy.deepcopy(SNAPSHOT)
+    for segment in older:
+        for absent in ("is_expandable", "segment_pool_id", "stream"):
+            del segment[absent]
+        for block in segment["blocks"]:
+            del block["address"], block["requested_size"]
+    memory = torch_of(older)
+    assert memory.blocks["address"].tolist() == torch_of(SNAPSHOT).blocks["address"].tolist()
+    assert set(memory.blocks["asked"].tolist()) == {UNKNOWN_SIZE}
+
+
+def test_an_empty_torch_snapshot() -> None:
+    memory = torch_of([])
+    assert (memory.pools, len(memory.segments), len(memory.blocks)) == ((), 0, 0)
+
+
+def test_pinned_memory_of_torch_is_told_in_totals() -> None:
+    (pool,) = torch_memory.pinned_pool({"allocated_bytes.current": 4 * MIB, "active_bytes.current": MIB})
+    assert (pool.device, pool.kind, pool.reserved_bytes, pool.used_bytes) == (NO_DEVICE, "pinned", 4 * MIB, MIB)
+    assert torch_memory.pinned_pool({}) == ()
+
+
+# ---- objects of torch's CPU build ----
+
+
+@pytest.fixture
+def torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def on_cpu() -> torch_memory.Torch:
+    return torch_memory.Torch(device_type="cpu")
+
+
+def found(on_cpu: torch_memory.Torch, *objects: object) -> list[tuple[int, int, int]]:
+    return [(each.index, each.address, each.size) for each in on_cpu.holdings(objects)]
+
+
+def labels(on_cpu: torch_memory.Torch, *objects: object) -> dict[tuple[int, int], str]:
+    return {(each.index, each.address): each.label for each in on_cpu.hidden_references(objects)}
+
+
+def test_tensors_are_found_with_their_memory(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    tensor = torch.empty(10, 4, dtype=torch.float32)
+    parameter = torch.nn.Parameter(torch.empty(3))
+    view = tensor[2:4]
+    assert found(on_cpu, "text", tensor, None, parameter, view) == [
+        (1, tensor.data_ptr(), 160),
+        (3, parameter.data_ptr(), 12),
+        (4, tensor.data_ptr(), 64),
+    ]
+    assert found(on_cpu, tensor.untyped_storage()) == [(0, tensor.data_ptr(), 160)]
+
+
+def test_tensors_elsewhere_are_left_alone(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    assert found(on_cpu, torch.empty(5, device="meta"), torch.empty(0), torch.Tensor, torch) == []
+    assert torch_memory.Torch().holdings([torch.empty(5)]) == []
+
+
+def test_a_view_with_gaps_reaches_to_its_last_element(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    tensor = torch.empty(10, 10, dtype=torch.uint8)
+    assert found(on_cpu, tensor[:, 3]) == [(0, tensor.data_ptr(), 94)]
+    assert found(on_cpu, tensor[:0]) == [(0, tensor.data_ptr(), 0)]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_sparse_tensors_keep_their_parts(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    sparse = torch.eye(4).to_sparse()
+    rows = torch.eye(4).to_sparse_csr()
+    sizes = [(index, size) for index, _, size in found(on_cpu, sparse, rows)]
+    assert sizes == [(0, 64), (0, 16), (1, 40), (1, 64), (1, 16)]
+
+
+def test_no_storage_object_is_left_behind(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    tensors = [torch.empty(4) for _ in range(50)]
+    before = sum(type(each) is torch.UntypedStorage for each in gc.get_objects())
+    assert len(on_cpu.holdings(tensors)) == 50
+    assert sum(type(each) is torch.UntypedStorage for each in gc.get_objects()) == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_fake_tensors_are_no_memory(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+
+    with FakeTensorMode():
+        fake = torch.empty(4)
+    assert found(on_cpu, fake) == []
+    assert labels(on_cpu, fake) == {}
+
+
+def test_no_code_of_a_subclass_runs(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    calls = []
+
+    class Meta(type(torch.Tensor)):  # type: ignore[misc]
+        def __getattribute__(cls, name: str) -> Any:
+            calls.append(name)
+            return super().__getattribute__(name)
+
+        __hash__ = None
+
+    class Loud(torch.Tensor, metaclass=Meta):  # type: ignore[misc]
+        @classmethod
+        def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(function)
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+        @property
+        def device(self) -> Any:
+            calls.append("device")
+            raise RuntimeError("not for you")
+
+    class Dispatching(torch.Tensor):  # type: ignore[misc]
+        @classmethod
+        def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(function)
+            return function(*args, **(kwargs or {}))
+
+    class Wrapper(Dispatching):
+        def __tensor_flatten__(self) -> Any:
+            calls.append("flatten")
+
+    plain = torch.empty(4)
+    loud = plain.as_subclass(Loud)
+    dispatching = torch.Tensor._make_subclass(Dispatching, plain)
+    wrapper = torch.Tensor._make_wrapper_subclass(Wrapper, (4,), dispatch_device=True, device="cpu")
+    calls.clear()
+    assert found(on_cpu, loud, dispatching, wrapper) == [(0, plain.data_ptr(), 16), (1, plain.data_ptr(), 16)]
+    assert on_cpu.hidden_references([loud, wrapper]) == []
+    assert calls == []
+
+
+def test_saved_tensors_are_hidden_references(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    left = torch.randn(4, 4, requires_grad=True)
+    right = torch.randn(4, 4)
+    product = left @ right
+    hidden = product.relu()
+    loss = hidden.square().sum()
+    assert labels(on_cpu, "text", loss) == {
+        (1, hidden.data_ptr()): "grad_fn PowBackward0: saved self",
+        (1, right.data_ptr()): "grad_fn MmBackward0: saved mat2",
+        (1, left.data_ptr()): "grad_fn AccumulateGrad: variable",
+    }
+    assert set(labels(on_cpu, product)) == {(0, right.data_ptr()), (0, left.data_ptr())}
+    loss.backward()
+    assert labels(on_cpu, loss) == {(0, left.data_ptr()): "grad_fn AccumulateGrad: variable"}
+    assert labels(on_cpu, left) == {(0, left.grad.data_ptr()): "grad"}
+
+
+def test_every_tensor_that_leads_to_memory_is_told(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    weight = torch.randn(4, requires_grad=True)
+    saved = torch.randn(4)
+    first = weight * saved
+    second, third = first.exp(), first + 1
+    indexes = {index for index, address in labels(on_cpu, first, second, third) if address == saved.data_ptr()}
+    assert indexes == {0, 1, 2}
+
+
+def test_functions_in_python_keep_what_they_saved(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    class Twice(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            ctx.save_for_backward(value * 3, None)
+            ctx.scratch = value * 5
+            return value * 2
+
+    result = Twice.apply(torch.ones(4, requires_grad=True))
+    told = set(labels(on_cpu, result + 1).values())
+    assert told >= {"grad_fn TwiceBackward: saved tensors[0]", "grad_fn TwiceBackward: scratch"}
+
+
+def test_hooks_that_unpack_do_not_run(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    packed = []
+    unpacked = []
+
+    def pack(tensor: Any) -> Any:
+        packed.append(tensor.clone())
+        return ("on disk", packed[-1])
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpacked.append):
+        result = torch.ones(4, requires_grad=True).exp()
+    assert labels(on_cpu, result)[0, packed[0].data_ptr()] == "grad_fn ExpBackward0: saved result"
+    assert unpacked == []
+
+
+def test_a_deep_graph_is_walked(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    result = weight = torch.ones(2, requires_grad=True)
+    for _ in range(5000):
+        result = result.exp()
+    assert len(on_cpu.hidden_references([result])) == 5001
+    assert weight.data_ptr() in {each.address for each in on_cpu.hidden_references([result])}
+
+
+def test_nothing_of_the_answer_holds_the_tensors(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    weight = torch.ones(2, requires_grad=True)
+    result = weight.exp()
+    before = [len(gc.get_referrers(each)) for each in (weight, result)]
+    answers = on_cpu.holdings([weight, result]), on_cpu.hidden_references([weight, result])
+    assert all(answers)
+    assert [len(gc.get_referrers(each)) for each in (weight, result)] == before
+
+
+def test_torch_without_a_gpu_tells_nothing(torch: Any) -> None:
+    memory = torch_memory.Torch().memory()
+    assert (memory.name, memory.version, memory.problem) == ("torch", torch.__version__, "")
+    assert (memory.pools, memory.segments.size, memory.blocks.size) == ((), 0, 0)
+    assert not torch.cuda.is_initialized()
