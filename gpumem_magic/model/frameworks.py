@@ -58,7 +58,9 @@ class Pool:
     name: str  # "default", "private pool (0, 3)"; what the framework's documentation calls it
     device: int  # ordinal; NO_DEVICE for pinned host memory
     kind: str  # "device", "managed" or "pinned"
-    empty_with: str = ""  # the call that gives its cache back, such as "torch.cuda.empty_cache()"; "" when there is none
+    empty_with: str = (
+        ""  # the call that gives its cache back, such as "torch.cuda.empty_cache()"; "" when there is none
+    )
     # Totals of a pool that does not tell all its ranges; None when its segments and blocks are all there is.
     reserved_bytes: int | None = None  # taken from the driver
     used_bytes: int | None = None  # of these, handed out to the program

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 
+from gpumem_magic.capture.frameworks import cupy as cupy_memory
 from gpumem_magic.capture.frameworks import torch as torch_memory
 from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, FrameworkMemory, SegmentFlag
@@ -29,7 +30,12 @@ SNAPSHOT: list[dict[str, Any]] = [
         "segment_pool_id": (0, 0),
         "is_expandable": False,
         "blocks": [
-            {"address": 0x7F0000400000, "size": 12 * MIB, "requested_size": 12 * MIB - 100, "state": "active_allocated"},
+            {
+                "address": 0x7F0000400000,
+                "size": 12 * MIB,
+                "requested_size": 12 * MIB - 100,
+                "state": "active_allocated",
+            },
             {"address": 0x7F0001000000, "size": 4 * MIB, "requested_size": 4 * MIB, "state": "active_pending_free"},
             {"address": 0x7F0001400000, "size": 4 * MIB, "requested_size": 0, "state": "inactive"},
         ],
@@ -57,7 +63,9 @@ SNAPSHOT: list[dict[str, Any]] = [
         "stream": 0,
         "segment_pool_id": (0, 0),
         "is_expandable": False,
-        "blocks": [{"address": 0x7F1000000000, "size": 2 * MIB, "requested_size": 2 * MIB, "state": "active_allocated"}],
+        "blocks": [
+            {"address": 0x7F1000000000, "size": 2 * MIB, "requested_size": 2 * MIB, "state": "active_allocated"}
+        ],
     },
 ]
 
@@ -112,6 +120,46 @@ def test_pinned_memory_of_torch_is_told_in_totals() -> None:
     (pool,) = torch_memory.pinned_pool({"allocated_bytes.current": 4 * MIB, "active_bytes.current": MIB})
     assert (pool.device, pool.kind, pool.reserved_bytes, pool.used_bytes) == (NO_DEVICE, "pinned", 4 * MIB, MIB)
     assert torch_memory.pinned_pool({}) == ()
+
+
+# ---- CuPy's chunks ----
+
+
+class Memory(NamedTuple):
+    """As cupy.cuda.Memory: one allocation of the driver."""
+
+    ptr: int
+    size: int
+
+
+class Chunk:
+    """As CuPy's: a part of an allocation, which knows its neighbours."""
+
+    def __init__(self, mem: Memory, offset: int, size: int, after: Chunk | None = None) -> None:
+        self.mem, self.offset, self.size = mem, offset, size
+        self.prev, self.next = after, None
+        if after is not None:
+            after.next = self
+
+
+def test_chunks_of_cupy_know_their_neighbours() -> None:
+    split, whole = Memory(0x1000000, 4096), Memory(0x2000000, 512)
+    first = Chunk(split, 0, 1024)
+    second = Chunk(split, 1024, 2048, first)
+    third = Chunk(split, 3072, 1024, second)
+    alone = Chunk(whole, 0, 512)
+    expected = {
+        (0x1000000, 4096): [
+            (0x1000000, 1024, BlockState.CACHED),
+            (0x1000400, 2048, BlockState.LIVE),
+            (0x1000C00, 1024, BlockState.CACHED),
+        ],
+        (0x2000000, 512): [(0x2000000, 512, BlockState.CACHED)],
+    }
+    assert cupy_memory.pieces_of([third, alone, first], BlockState.CACHED) == expected
+    in_use = {whole: pieces for whole, pieces in expected.items() if whole[1] == 4096}
+    assert cupy_memory.pieces_of([second], BlockState.LIVE) == in_use
+    assert cupy_memory.pieces_of([], BlockState.LIVE) == {}
 
 
 # ---- objects of torch's CPU build ----

@@ -133,7 +133,9 @@ class Graph:
         """(name, descriptor) of where nodes of this type keep tensors."""
         known = self._fields.get(id(kind))
         if known is None:
-            found = {name: field for base in reversed(reading.mro(kind)) for name, field in reading.namespace(base).items()}
+            found = {
+                name: field for base in reversed(reading.mro(kind)) for name, field in reading.namespace(base).items()
+            }
             known = [(name.removeprefix(_RAW), field) for name, field in found.items() if name.startswith(_RAW)]
             known += [(name, found[name]) for name in ("variable",) if name in found]
             self._fields[id(kind)] = known

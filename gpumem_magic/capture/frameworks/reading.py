@@ -105,5 +105,3 @@ def told(name: str, version: str, read: Callable[[], FrameworkMemory]) -> Framew
         problem = f"The memory of {name} {version} could not be read ({type_name(type(error))}: {error})."
         return FrameworkMemory(name=name, version=version, problem=problem)
     return memory
-
-
