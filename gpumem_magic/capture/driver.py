@@ -53,6 +53,16 @@ def devices() -> tuple[Device, ...]:
     return tuple(found)
 
 
+def device_of(address: int) -> int | None:
+    """Ordinal of the device that an address belongs to, as the driver knows it; None when it knows no such address."""
+    with _driver() as cuda:
+        status, ordinal = cuda.cuPointerGetAttribute(
+            cuda.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+            address,
+        )
+    return int(ordinal) if int(status) == 0 else None
+
+
 def _device(cuda: Any, ordinal: int, handle: Any) -> Device:
     named, name = cuda.cuDeviceGetName(96, handle)
     sized, total = cuda.cuDeviceTotalMem(handle)

@@ -64,6 +64,7 @@ class Pool:
     # Totals of a pool that does not tell all its ranges; None when its segments and blocks are all there is.
     reserved_bytes: int | None = None  # taken from the driver
     used_bytes: int | None = None  # of these, handed out to the program
+    largest_free_bytes: int | None = None  # the largest piece that it could hand out without the driver
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

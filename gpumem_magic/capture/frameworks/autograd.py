@@ -1,4 +1,4 @@
-"""What PyTorch's autograd graph keeps alive. Its nodes are C++ objects, which Python's garbage collector does not see."""
+"""What PyTorch's autograd graph keeps alive: its nodes are C++ objects, which the garbage collector does not see."""
 
 from __future__ import annotations
 

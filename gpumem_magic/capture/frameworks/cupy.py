@@ -86,7 +86,7 @@ def _memory(cupy: Any, version: str) -> FrameworkMemory:
 
 
 def _pools(cupy: Any) -> Iterator[tuple[Any, str, str]]:
-    """(pool, name, how to reach it) of the default pool, and of the one that arrays are made in now if it is another."""
+    """(pool, name, how to reach it) of the default pool, and of the one in use if that is another."""
     default = cupy.get_default_memory_pool()
     yield default, "default", "cupy.get_default_memory_pool()"
     current = getattr(cupy.cuda.get_allocator(), "__self__", None)

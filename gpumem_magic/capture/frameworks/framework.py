@@ -39,6 +39,9 @@ class Framework(Protocol):
     def is_imported(self) -> bool:
         """Whether the user has imported it, by ``sys.modules`` alone."""
 
+    def may_hold(self, kind: type) -> bool:
+        """Whether objects of this type can be among its ``holdings()``. Runs no code of the type's metaclass."""
+
     def memory(self) -> FrameworkMemory:
         """Its pools now."""
 
