@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import copy
 import gc
-from typing import Any, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+if TYPE_CHECKING:
+    import pathlib
 
+
+from gpumem_magic.capture.frameworks import array_interface, imported
 from gpumem_magic.capture.frameworks import cupy as cupy_memory
+from gpumem_magic.capture.frameworks import jax as jax_memory
+from gpumem_magic.capture.frameworks import rmm as rmm_memory
 from gpumem_magic.capture.frameworks import torch as torch_memory
 from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, FrameworkMemory, SegmentFlag
+from tests.gpu_process import run_script
 
 MIB = 1 << 20
 
@@ -347,3 +355,207 @@ def test_torch_without_a_gpu_tells_nothing(torch: Any) -> None:
     assert (memory.name, memory.version, memory.problem) == ("torch", torch.__version__, "")
     assert (memory.pools, memory.segments.size, memory.blocks.size) == ((), 0, 0)
     assert not torch.cuda.is_initialized()
+
+
+# ---- JAX ----
+
+# As Device.memory_stats() of 0.11 returns them.
+JAX_STATS = {
+    "num_allocs": 3,
+    "bytes_in_use": 64 * MIB,
+    "peak_bytes_in_use": 64 * MIB,
+    "largest_alloc_size": 64 * MIB,
+    "bytes_limit": 1024 * MIB,
+    "bytes_reserved": 0,
+    "largest_free_block_bytes": 48 * MIB,
+    "pool_bytes": 128 * MIB,
+}
+
+
+def test_totals_of_jax() -> None:
+    pool = jax_memory.pool_of(1, JAX_STATS)
+    assert pool is not None
+    assert (pool.device, pool.reserved_bytes, pool.used_bytes) == (1, 128 * MIB, 64 * MIB)
+    assert pool.largest_free_bytes == 48 * MIB
+    assert jax_memory.pool_of(0, None) is None
+    assert jax_memory.pool_of(0, {**JAX_STATS, "pool_bytes": 0, "bytes_in_use": 0}) is None
+
+
+def test_arrays_of_jax() -> None:
+    jax = pytest.importorskip("jax")
+    array = jax.numpy.ones(1000, dtype="float32")
+    array.block_until_ready()
+    gone = jax.numpy.ones(10)
+    gone.delete()
+    found = jax_memory.Jax(platform="cpu").holdings(["x", gone, array])
+    assert [(each.index, each.address, each.size) for each in found] == [(2, array.unsafe_buffer_pointer(), 4000)]
+    assert jax_memory.Jax().holdings([array]) == []
+    memory = jax_memory.Jax().memory()
+    assert (memory.problem, memory.pools, memory.version) == ("", (), jax.__version__)
+
+
+# ---- RMM ----
+
+
+class PoolMemoryResource:
+    """As RMM's."""
+
+    def __init__(self, upstream: object) -> None:
+        self.upstream_mr = upstream
+
+    def pool_size(self) -> int:
+        return 64 * MIB
+
+
+class TrackingResourceAdaptor(PoolMemoryResource):
+    """As RMM's."""
+
+    pool_size = None  # type: ignore[assignment]
+
+    def get_allocated_bytes(self) -> int:
+        return MIB
+
+
+class ManagedMemoryResource:
+    """As RMM's."""
+
+
+def test_resources_of_rmm() -> None:
+    managed = ManagedMemoryResource()
+    pool = PoolMemoryResource(managed)
+    told = rmm_memory.pool_of(0, [pool, managed])
+    assert told is not None
+    assert (told.name, told.kind, told.reserved_bytes, told.used_bytes) == (
+        "PoolMemoryResource",
+        "managed",
+        64 * MIB,
+        None,
+    )
+    assert rmm_memory.pool_of(0, [managed]) is None
+
+
+# ---- numba, cuda.core and raw addresses, which run on the simulator ----
+
+
+def test_numba_and_cuda_core(recordings_home: pathlib.Path) -> None:
+    pytest.importorskip("numba_cuda")
+    pytest.importorskip("cuda.core")
+    facts = run_script(NUMBA, recordings_home)
+    assert facts["frameworks"] == ["numba", "cuda.core", "cuda.bindings", "array interface"]
+    array, buffer = facts["array"], facts["buffer"]
+    assert facts["found"] == [
+        ["numba", 0, array, MIB, 0],
+        ["numba", 1, array, MIB, 0],
+        ["numba", 2, array, MIB, 0],
+        ["numba", 3, facts["managed"], 4096, 0],
+        ["numba", 4, facts["mapped"], 4096, 255],
+        ["cuda.core", 6, buffer, 2 * MIB, 0],
+        ["cuda.bindings", 5, array, 0, 0],
+    ]
+    assert facts["pools"] == [["device", 0], ["managed", 0], ["pinned", 255]]
+    assert facts["blocks"] == [[4096, 0], [4096, 0], [MIB, 0], [2 * MIB, 2]]
+    assert facts["problem"] == ""
+
+
+NUMBA = """
+    use_gpu_or_simulate()
+    gpumem.start()
+    import numpy
+    from numba import cuda as numba_cuda
+    from gpumem_magic.capture.frameworks import imported
+    array = numba_cuda.device_array(1 << 20, dtype=numpy.uint8)
+    managed = numba_cuda.managed_array(4096, dtype=numpy.uint8)
+    mapped = numba_cuda.mapped_array(4096, dtype=numpy.uint8)
+    passing = numba_cuda.device_array(1 << 21, dtype=numpy.uint8)
+    del passing
+    from cuda.core import Device
+    device = Device(0)
+    device.set_current()
+    buffer = device.memory_resource.allocate(1 << 21, stream=device.default_stream)
+    address = array.device_ctypes_pointer.value
+    objects = [array, array[5:9], array.gpu_data, managed, mapped, cuda.CUdeviceptr(address), buffer, 7]
+    found = [[each.name, *holding] for each, holding in imported.holdings_of(objects)]
+    (memory,) = [each.memory() for each in imported.imported_frameworks() if each.name == "numba"]
+    answer(frameworks=[each.name for each in imported.imported_frameworks()], found=found, array=address,
+           managed=managed.device_ctypes_pointer.value, mapped=mapped.device_ctypes_pointer.value,
+           buffer=int(buffer.handle), pools=sorted([pool.kind, pool.device] for pool in memory.pools),
+           blocks=sorted([int(row["bytes"]), int(row["state"])] for row in memory.blocks), problem=memory.problem)
+"""
+
+
+# ---- any other library ----
+
+
+@pytest.mark.parametrize(
+    ("interface", "extent"),
+    [
+        ({"data": (4096, False), "shape": (10, 4), "typestr": "<f4"}, (4096, 160)),
+        ({"data": (4096, False), "shape": (10, 4), "typestr": "<f4", "strides": (32, 4)}, (4096, 304)),
+        ({"data": (4096, True), "shape": (10,), "typestr": "|u1", "strides": (-2,)}, (4078, 19)),
+        ({"data": (0, False), "shape": (0, 3), "typestr": "<f8", "strides": None}, (0, 0)),
+        ({"data": (64, False), "shape": (), "typestr": "<f8"}, (64, 8)),
+    ],
+)
+def test_extent_of_an_array(interface: dict[str, Any], extent: tuple[int, int]) -> None:
+    assert array_interface.extent_of(interface) == extent
+
+
+class OfTheUser:
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        raise AssertionError("code of the user ran")
+
+
+def test_the_interface_of_the_users_own_classes_is_left_alone() -> None:
+    assert array_interface.ArrayInterface().holdings([OfTheUser()]) == []
+    assert array_interface.is_installed("pytest")
+    assert array_interface.is_installed("builtins")
+    assert not array_interface.is_installed("tests.gpu_process")
+    assert not array_interface.is_installed("__main__")
+
+
+def test_an_installed_library_is_asked(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+class Array:
+    @property
+    def __cuda_array_interface__(self):
+        return {"data": (self.address, False), "shape": (8,), "typestr": "|u1"}
+"""
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    (place / "installed_arrays.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(place)
+    import installed_arrays  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    class Mine(installed_arrays.Array):  # type: ignore[misc]
+        pass
+
+    interface = array_interface.ArrayInterface()
+    assert [interface.may_hold(kind) for kind in (installed_arrays.Array, Mine, OfTheUser)] == [True, True, False]
+
+
+# ---- all of them ----
+
+
+def test_nothing_is_imported_for_the_user() -> None:
+    imported.imported_frameworks()
+    for framework in imported.FRAMEWORKS:
+        assert framework.holdings([1, "text", object()]) == []
+        assert framework.hidden_references([1, "text", object()]) == []
+
+
+def test_a_framework_that_throws_costs_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        __version__ = "99.0"
+
+    monkeypatch.setitem(sys.modules, "cupy", Broken)
+    memory = cupy_memory.Cupy().memory()
+    assert memory.problem.startswith("The memory of cupy 99.0 could not be read (AttributeError: ")
+    assert memory.pools == ()
+
+
+def test_one_pass_finds_what_each_framework_finds(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    tensor = torch.empty(4)
+    assert imported.imported_frameworks()[0].name == "torch"
+    assert list(imported.holdings_of([tensor, 3])) == []  # it is not on a GPU
+    assert on_cpu.may_hold(type(tensor))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import pathlib
-import site
 import sys
-import sysconfig
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
 
 _INTERFACE = "__cuda_array_interface__"
 _module_of = type.__dict__["__module__"].__get__
+_PLACES = frozenset({"site-packages", "dist-packages"})  # folders that hold installed libraries
 # Told by files of their own, which know the memory behind a view.
 _TOLD_ELSEWHERE = ("torch", "cupy", "jax", "jaxlib", "numba", "rmm")
 
@@ -79,14 +77,9 @@ def _is_told_here(module: object) -> bool:
 
 def is_installed(name: str) -> bool:
     """Whether a module is one of an installed library, or built into Python."""
+    if name == "__main__":
+        return False
     file = getattr(reading.module(name), "__file__", None)
     if type(file) is not str:
         return name in sys.builtin_module_names
-    return any(place in pathlib.Path(file).parents for place in _places())
-
-
-@functools.cache
-def _places() -> frozenset[pathlib.Path]:
-    """Where installed libraries lie."""
-    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
-    return frozenset(map(pathlib.Path, {*paths, site.getusersitepackages()}))
+    return not _PLACES.isdisjoint(pathlib.PurePath(file).parts)
