@@ -45,7 +45,7 @@ SNAPSHOT: list[dict[str, Any]] = [
                 "state": "active_allocated",
             },
             {"address": 0x7F0001000000, "size": 4 * MIB, "requested_size": 4 * MIB, "state": "active_pending_free"},
-            {"address": 0x7F0001400000, "size": 4 * MIB, "requested_size": 0, "state": "inactive"},
+            {"address": 0x7F0001400000, "size": 4 * MIB, "requested_size": 7, "state": "inactive"},
         ],
     },
     {
@@ -229,6 +229,17 @@ def test_no_storage_object_is_left_behind(torch: Any, on_cpu: torch_memory.Torch
     assert sum(type(each) is torch.UntypedStorage for each in gc.get_objects()) == before
 
 
+def test_wrappers_of_other_tensors_are_not_asked(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    class Wrapper(torch.Tensor):  # type: ignore[misc]
+        __torch_dispatch__ = None
+        __tensor_flatten__ = None
+
+    wrapper = torch.Tensor._make_wrapper_subclass(Wrapper, (4,), device="cpu")
+    before = sum(type(each) is torch.UntypedStorage for each in gc.get_objects())
+    assert found(on_cpu, wrapper) == []
+    assert sum(type(each) is torch.UntypedStorage for each in gc.get_objects()) == before
+
+
 @pytest.mark.filterwarnings("error")
 def test_fake_tensors_are_no_memory(torch: Any, on_cpu: torch_memory.Torch) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
@@ -314,9 +325,23 @@ def test_functions_in_python_keep_what_they_saved(torch: Any, on_cpu: torch_memo
             ctx.scratch = value * 5
             return value * 2
 
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return gradient * 2
+
     result = Twice.apply(torch.ones(4, requires_grad=True))
     told = set(labels(on_cpu, result + 1).values())
     assert told >= {"grad_fn TwiceBackward: saved tensors[0]", "grad_fn TwiceBackward: scratch"}
+    result.sum().backward()
+    assert "grad_fn TwiceBackward: saved tensors[0]" not in labels(on_cpu, result).values()
+
+
+def test_tensors_saved_in_lists(torch: Any, on_cpu: torch_memory.Torch) -> None:
+    places = torch.tensor([0, 2])
+    part = torch.ones(4, requires_grad=True)[places]
+    assert labels(on_cpu, part)[0, places.data_ptr()] == "grad_fn IndexBackward0: saved indices[0]"
+    part.sum().backward()
+    assert (0, places.data_ptr()) not in labels(on_cpu, part)
 
 
 def test_hooks_that_unpack_do_not_run(torch: Any, on_cpu: torch_memory.Torch) -> None:
@@ -468,12 +493,15 @@ NUMBA = """
     mapped = numba_cuda.mapped_array(4096, dtype=numpy.uint8)
     passing = numba_cuda.device_array(1 << 21, dtype=numpy.uint8)
     del passing
+    context = numba_cuda.current_context()
+    context.memory_manager.deallocations.add_item(print, "a module, of no known size")
     from cuda.core import Device
     device = Device(0)
     device.set_current()
     buffer = device.memory_resource.allocate(1 << 21, stream=device.default_stream)
     address = array.device_ctypes_pointer.value
-    objects = [array, array[5:9], array.gpu_data, managed, mapped, cuda.CUdeviceptr(address), buffer, 7]
+    objects = [array, array[5:9], array.gpu_data, managed, mapped, cuda.CUdeviceptr(address), buffer,
+               *context.memory_manager.allocations.values()]
     found = [[each.name, *holding] for each, holding in imported.holdings_of(objects)]
     (memory,) = [each.memory() for each in imported.imported_frameworks() if each.name == "numba"]
     answer(frameworks=[each.name for each in imported.imported_frameworks()], found=found, array=address,

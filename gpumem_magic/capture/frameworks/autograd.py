@@ -152,9 +152,9 @@ def _unpacked(label: str, saved: Any) -> Iterator[tuple[str, Any]]:
     several = saved if type(saved) is tuple else (saved,)
     for number, each in enumerate(several):
         title = f"{label}[{number}]" if type(saved) is tuple else label
-        data = each.data if each is not None else None
-        for part in data if type(data) in (tuple, list) else (data,):
-            yield title, part
+        data: Any = each.data if each is not None else None
+        several_parts = type(data) in (tuple, list)  # of a subclass, code of the program might run
+        yield from ((title, part) for part in (data if several_parts else (data,)))
 
 
 def _attributes(torch: Any, node: Any) -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ class CudaBindings:
         """Of size 0, because an address knows none."""
         found = []
         for index, each in reading.of_types(objects, self.may_hold):
-            address = int(each)  # type: ignore[call-overload]
+            address = int(each)
             if address:
                 found.append(Holding(index, address, 0, _ordinal(address)))
         return found

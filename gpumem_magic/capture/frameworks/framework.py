@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Holding(NamedTuple):
     """A Python object that keeps device memory alive."""
 
-    index: int  # of the object in the sequence that was searched
+    index: int  # type: ignore[assignment]  # of the object in the sequence that was searched
     address: int  # of its first byte of device memory
     size: int  # bytes, as far as it knows
     device: int  # ordinal; NO_DEVICE for pinned host memory
@@ -22,7 +22,7 @@ class Holding(NamedTuple):
 class HiddenReference(NamedTuple):
     """A reference that Python's garbage collector does not see, because it lies in C++."""
 
-    index: int  # of the object that it starts from, in the sequence that was searched
+    index: int  # type: ignore[assignment]  # of the object that it starts from, in the sequence that was searched
     address: int  # of the device memory that it keeps alive
     label: str  # what it is, such as "grad_fn MmBackward0: saved mat2"
 

@@ -57,7 +57,7 @@ class Jax:
 
     def _buffers(self, array: Any) -> Iterator[tuple[int, int, int]]:
         """(address, bytes, device) of the parts of an array. One that is still being computed has no address yet."""
-        if array.is_deleted() or not array.is_ready():
+        if not array.is_ready():
             return
         on_host = getattr(array.sharding, "memory_kind", None) == "pinned_host"
         for part in array._arrays:  # noqa: SLF001  (JAX keeps this list itself; its public twin makes a cycle)
