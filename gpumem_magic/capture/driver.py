@@ -7,6 +7,7 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
+from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.snapshot import Device
 
 if TYPE_CHECKING:
@@ -53,14 +54,17 @@ def devices() -> tuple[Device, ...]:
     return tuple(found)
 
 
-def device_of(address: int) -> int | None:
-    """Ordinal of the device that an address belongs to, as the driver knows it; None when it knows no such address."""
+def device_of(address: int) -> int:
+    """Ordinal of the device that an address belongs to; NO_DEVICE for pinned host memory and for unknown addresses."""
     with _driver() as cuda:
-        status, ordinal = cuda.cuPointerGetAttribute(
-            cuda.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
-            address,
-        )
-    return int(ordinal) if int(status) == 0 else None
+        kinds = cuda.CUpointer_attribute
+        status, ordinal = cuda.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address)
+        if int(status) != 0:
+            return NO_DEVICE
+        _, memory_type = cuda.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address)
+        _, managed = cuda.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_IS_MANAGED, address)
+        on_host = int(memory_type or 0) == int(cuda.CUmemorytype.CU_MEMORYTYPE_HOST) and not managed
+    return NO_DEVICE if on_host else int(ordinal)
 
 
 def _device(cuda: Any, ordinal: int, handle: Any) -> Device:

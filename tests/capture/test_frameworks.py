@@ -302,6 +302,7 @@ def test_saved_tensors_are_hidden_references(torch: Any, on_cpu: torch_memory.To
         (1, right.data_ptr()): "grad_fn MmBackward0: saved mat2",
         (1, left.data_ptr()): "grad_fn AccumulateGrad: variable",
     }
+    assert labels(on_cpu, loss.grad_fn) == {(0, at): label for (_, at), label in labels(on_cpu, "text", loss).items()}
     assert set(labels(on_cpu, product)) == {(0, right.data_ptr()), (0, left.data_ptr())}
     loss.backward()
     assert labels(on_cpu, loss) == {(0, left.data_ptr()): "grad_fn AccumulateGrad: variable"}
@@ -474,8 +475,9 @@ def test_numba_and_cuda_core(recordings_home: pathlib.Path) -> None:
         ["numba", 2, array, MIB, 0],
         ["numba", 3, facts["managed"], 4096, 0],
         ["numba", 4, facts["mapped"], 4096, 255],
-        ["cuda.core", 6, buffer, 2 * MIB, 0],
+        ["cuda.core", 7, buffer, 2 * MIB, 0],
         ["cuda.bindings", 5, array, 0, 0],
+        ["cuda.bindings", 6, facts["on_host"], 0, 255],
     ]
     assert facts["pools"] == [["device", 0], ["managed", 0], ["pinned", 255]]
     assert facts["blocks"] == [[4096, 0], [4096, 0], [MIB, 0], [2 * MIB, 2]]
@@ -500,11 +502,14 @@ NUMBA = """
     device.set_current()
     buffer = device.memory_resource.allocate(1 << 21, stream=device.default_stream)
     address = array.device_ctypes_pointer.value
-    objects = [array, array[5:9], array.gpu_data, managed, mapped, cuda.CUdeviceptr(address), buffer,
+    on_host = int(check(cuda.cuMemHostAlloc(4096, 0)))
+    pointers = [cuda.CUdeviceptr(address), cuda.CUdeviceptr(on_host)]
+    objects = [array, array[5:9], array.gpu_data, managed, mapped, *pointers, buffer,
                *context.memory_manager.allocations.values()]
     found = [[each.name, *holding] for each, holding in imported.holdings_of(objects)]
     (memory,) = [each.memory() for each in imported.imported_frameworks() if each.name == "numba"]
-    answer(frameworks=[each.name for each in imported.imported_frameworks()], found=found, array=address,
+    names = [each.name for each in imported.imported_frameworks()]
+    answer(on_host=on_host, frameworks=names, found=found, array=address,
            managed=managed.device_ctypes_pointer.value, mapped=mapped.device_ctypes_pointer.value,
            buffer=int(buffer.handle), pools=sorted([pool.kind, pool.device] for pool in memory.pools),
            blocks=sorted([int(row["bytes"]), int(row["state"])] for row in memory.blocks), problem=memory.problem)
@@ -580,6 +585,8 @@ def test_a_framework_that_throws_costs_a_sentence(monkeypatch: pytest.MonkeyPatc
     memory = cupy_memory.Cupy().memory()
     assert memory.problem.startswith("The memory of cupy 99.0 could not be read (AttributeError: ")
     assert memory.pools == ()
+    assert not cupy_memory.Cupy().may_hold(list)
+    assert cupy_memory.Cupy().holdings([[]]) == []
 
 
 def test_one_pass_finds_what_each_framework_finds(torch: Any, on_cpu: torch_memory.Torch) -> None:

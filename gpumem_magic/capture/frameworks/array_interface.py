@@ -12,14 +12,12 @@ import numpy as np
 from gpumem_magic.capture import driver
 from gpumem_magic.capture.frameworks import reading
 from gpumem_magic.capture.frameworks.framework import HiddenReference, Holding
-from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.frameworks import FrameworkMemory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _INTERFACE = "__cuda_array_interface__"
-_module_of = type.__dict__["__module__"].__get__
 _PLACES = frozenset({"site-packages", "dist-packages"})  # folders that hold installed libraries
 # Told by files of their own, which know the memory behind a view.
 _TOLD_ELSEWHERE = ("torch", "cupy", "jax", "jaxlib", "numba", "rmm")
@@ -33,13 +31,15 @@ class ArrayInterface:
     def is_imported(self) -> bool:
         return True
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         definer = next((base for base in reading.mro(kind) if _INTERFACE in reading.namespace(base)), None)
-        return definer is not None and _is_told_here(_module_of(definer))
+        return definer is not None and _is_told_here(reading.module_name(definer))
 
     def memory(self) -> FrameworkMemory:
         return FrameworkMemory(name=self.name, version="")
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         found: list[Holding] = []
         for index, each in reading.of_types(objects, self.may_hold):
@@ -48,8 +48,7 @@ class ArrayInterface:
             except Exception:  # noqa: BLE001, S112  (an array on the host, or one that is gone)
                 continue
             if address and size:
-                device = driver.device_of(address)
-                found.append(Holding(index, address, size, NO_DEVICE if device is None else device))
+                found.append(Holding(index, address, size, driver.device_of(address)))
         return found
 
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)

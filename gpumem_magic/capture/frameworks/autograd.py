@@ -42,23 +42,36 @@ def problem(torch: Any) -> str:
     )
 
 
-def references(torch: Any, tensors: Iterable[tuple[int, Any]], ranges: Ranges) -> Iterator[HiddenReference]:
-    """Gradients of tensors and what their graphs keep, each memory once for every tensor that leads to it.
+def is_node(torch: Any, kind: type) -> bool:
+    """Whether it is a type of nodes, which a program gets hold of as ``grad_fn`` or as the context of a function."""
+    known = vars(torch._C._functions).get(reading.type_name(kind))  # noqa: SLF001
+    return kind is known or issubclass(kind, torch.autograd.function.BackwardCFunction)
 
-    Past ``MOST_REFERENCES`` a tensor is told only what the node that made it saved.
+
+def references(torch: Any, starts: Iterable[tuple[int, Any]], ranges: Ranges) -> Iterator[HiddenReference]:
+    """What graphs keep, each memory once for every tensor or node that leads to it, and the gradients of tensors.
+
+    Past ``MOST_REFERENCES`` only what the first node of a tensor saved is told.
     """
     graph = Graph(torch, ranges)
-    base = torch.Tensor.__mro__[1]
     told = 0
-    for index, tensor in tensors:
-        if base.is_leaf.__get__(tensor) or base.retains_grad.__get__(tensor):  # PyTorch warns of any other
-            gradient = base.grad.__get__(tensor)
+    for index, each in starts:
+        node = each
+        if issubclass(type(each), torch.Tensor):
+            node = torch.Tensor.__mro__[1].grad_fn.__get__(each)
+            gradient = _gradient(torch, each)
             yield from (HiddenReference(index, found[0], "grad") for found in _of(ranges, gradient))
-        start = base.grad_fn.__get__(tensor)
-        if start is not None:
-            kept = graph.kept_by(start) if told < MOST_REFERENCES else graph.kept_at(start)
+        if node is not None:
+            kept = graph.kept_by(node) if told < MOST_REFERENCES else graph.kept_at(node)
             told += len(kept)
-            yield from (HiddenReference(index, *each) for each in kept)
+            yield from (HiddenReference(index, *found) for found in kept)
+
+
+def _gradient(torch: Any, tensor: Any) -> Any:
+    """Of a tensor that may have one: PyTorch warns when it is asked of any other."""
+    base = torch.Tensor.__mro__[1]
+    may_have = base.is_leaf.__get__(tensor) or base.retains_grad.__get__(tensor)
+    return base.grad.__get__(tensor) if may_have else None
 
 
 class Graph:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from gpumem_magic.capture import driver
 from gpumem_magic.capture.frameworks import reading
 from gpumem_magic.capture.frameworks.framework import HiddenReference, Holding
-from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.frameworks import FrameworkMemory
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ class CudaCore:
     def is_imported(self) -> bool:
         return _buffer_type() is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         buffer = _buffer_type()
         return buffer is not None and issubclass(kind, buffer)
@@ -29,6 +29,7 @@ class CudaCore:
     def memory(self) -> FrameworkMemory:
         return FrameworkMemory(name=self.name, version=reading.version_of(reading.module("cuda.core")))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         found: list[Holding] = []
         buffer = _buffer_type()
@@ -36,7 +37,7 @@ class CudaCore:
             handle, size = (reading.descriptor(buffer, name).__get__(each) for name in ("handle", "size"))
             address = int(handle or 0)
             if address:
-                found.append(Holding(index, address, int(size), _ordinal(address)))
+                found.append(Holding(index, address, int(size), driver.device_of(address)))
         return found
 
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)
@@ -51,19 +52,21 @@ class CudaBindings:
     def is_imported(self) -> bool:
         return _pointer_type() is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         return kind is _pointer_type()
 
     def memory(self) -> FrameworkMemory:
         return FrameworkMemory(name=self.name, version=reading.version_of(reading.module("cuda.bindings")))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         """Of size 0, because an address knows none."""
         found = []
         for index, each in reading.of_types(objects, self.may_hold):
             address = int(each)
             if address:
-                found.append(Holding(index, address, 0, _ordinal(address)))
+                found.append(Holding(index, address, 0, driver.device_of(address)))
         return found
 
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)
@@ -78,8 +81,3 @@ def _buffer_type() -> Any:
 
 def _pointer_type() -> Any:
     return getattr(reading.module("cuda.bindings.driver"), "CUdeviceptr", None)
-
-
-def _ordinal(address: int) -> int:
-    device = driver.device_of(address)
-    return NO_DEVICE if device is None else device

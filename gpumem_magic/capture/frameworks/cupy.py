@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Cupy:
     def is_imported(self) -> bool:
         return reading.module("cupy") is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         return issubclass(kind, _holders(reading.module("cupy")))
 
@@ -38,6 +40,7 @@ class Cupy:
         version = reading.version_of(cupy)
         return reading.told(self.name, version, lambda: _memory(cupy, version))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         cupy = reading.module("cupy")
         found: list[Holding] = []
@@ -89,7 +92,8 @@ def _pools(cupy: Any) -> Iterator[tuple[Any, str, str]]:
     """(pool, name, how to reach it) of the default pool, and of the one in use if that is another."""
     default = cupy.get_default_memory_pool()
     yield default, "default", "cupy.get_default_memory_pool()"
-    current = getattr(cupy.cuda.get_allocator(), "__self__", None)
+    allocator = cupy.cuda.get_allocator()
+    current = allocator.__self__ if type(allocator) in (types.BuiltinFunctionType, types.MethodType) else None
     if current is not default and type(current) in (cupy.cuda.MemoryPool, cupy.cuda.MemoryAsyncPool):
         yield current, "current", "cupy.cuda.get_allocator().__self__"
 

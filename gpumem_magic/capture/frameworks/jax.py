@@ -26,6 +26,7 @@ class Jax:
     def is_imported(self) -> bool:
         return reading.module("jax") is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         array = _array_type()
         return array is not None and issubclass(kind, array)
@@ -34,6 +35,7 @@ class Jax:
         version = reading.version_of(reading.module("jax"))
         return reading.told(self.name, version, lambda: self._memory(version))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         found: list[Holding] = []
         for index, each in reading.of_types(objects, self.may_hold):

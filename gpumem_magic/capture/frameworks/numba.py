@@ -26,6 +26,7 @@ class Numba:
     def is_imported(self) -> bool:
         return reading.module(_DRIVER) is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         """Arrays and pointers that own. What numba itself keeps until the last of these is gone is no holder."""
         driver, arrays = reading.module(_DRIVER), reading.module(_ARRAYS)
@@ -39,6 +40,7 @@ class Numba:
         version = reading.version_of(reading.module("numba_cuda") or reading.module("numba"))
         return reading.told(self.name, version, lambda: self._memory(version))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         driver = reading.module(_DRIVER)
         found: list[Holding] = []
@@ -71,11 +73,11 @@ def _allocations(driver: Any) -> Iterator[tuple[Pool, int, int, BlockState]]:
         context = vars(device).get("primary_context")
         if context is None:
             continue
-        manager = context.memory_manager
-        for memory in list(getattr(manager, "allocations", {}).values()):
-            pool = _pool(device.id, _kind(driver, type(memory)))
-            yield pool, address_of(memory.handle), int(memory.size), BlockState.LIVE
-        for free, handle, size in list(getattr(getattr(manager, "deallocations", None), "_cons", ())):
+        manager = _fields(context.memory_manager)  # perhaps of another library, or of the user
+        for memory in list(manager.get("allocations", {}).values()):
+            pool, fields = _pool(device.id, _kind(driver, type(memory))), _fields(memory)
+            yield pool, address_of(fields["handle"]), int(fields["size"]), BlockState.LIVE
+        for free, handle, size in list(getattr(manager.get("deallocations"), "_cons", ())):
             if int(size):  # of unknown size are modules, streams and events
                 on_host = "Host" in getattr(free, "__name__", "")
                 yield (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 
     from gpumem_magic.model.frameworks import BlockState
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _mro = type.__dict__["__mro__"].__get__  # a metaclass of the user may have a property of this name
 _name = type.__dict__["__name__"].__get__
+_module = type.__dict__["__module__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
 
 
@@ -39,8 +44,26 @@ class Block(NamedTuple):
 
 
 def module(name: str) -> Any:
-    """An imported module, or None."""
-    return sys.modules.get(name)
+    """An imported module; None also while it is being imported, perhaps by another thread."""
+    found = sys.modules.get(name)
+    return None if getattr(getattr(found, "__spec__", None), "_initializing", False) else found
+
+
+def answering(nothing: Callable[[], Any]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A method that answers ``nothing()`` where an older or newer framework throws. ``memory()`` tells the reason."""
+
+    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(method)
+        def ask(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return method(*args, **kwargs)
+            except Exception:  # noqa: BLE001  (whatever it throws)
+                found: T = nothing()
+                return found
+
+        return ask
+
+    return decorate
 
 
 def version_of(framework: Any) -> str:
@@ -57,6 +80,11 @@ def mro(kind: type) -> tuple[type, ...]:
 def type_name(kind: type) -> str:
     """The name of a type, without running code of its metaclass."""
     return str(_name(kind))
+
+
+def module_name(kind: type) -> object:
+    """What a type says of the module that it is from, without running code of its metaclass."""
+    return _module(kind)
 
 
 def namespace(kind: type) -> Mapping[str, Any]:

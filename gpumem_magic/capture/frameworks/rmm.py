@@ -24,6 +24,7 @@ class Rmm:
     def is_imported(self) -> bool:
         return reading.module("rmm") is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         buffer = getattr(reading.module("rmm"), "DeviceBuffer", None)
         return buffer is not None and issubclass(kind, buffer)
@@ -33,14 +34,14 @@ class Rmm:
         version = reading.version_of(rmm)
         return reading.told(self.name, version, lambda: _memory(rmm, version))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         rmm = reading.module("rmm")
         found: list[Holding] = []
         for index, each in reading.of_types(objects, self.may_hold):
             address, size = (reading.descriptor(rmm.DeviceBuffer, name).__get__(each) for name in ("ptr", "size"))
             if address and size:
-                device = driver.device_of(address)
-                found.append(Holding(index, address, size, NO_DEVICE if device is None else device))
+                found.append(Holding(index, address, size, driver.device_of(address)))
         return found
 
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)
@@ -56,9 +57,9 @@ def _memory(rmm: Any, version: str) -> FrameworkMemory:
 
 
 def _chain(resource: Any) -> Iterator[Any]:
-    """A memory resource and those that it is built on."""
+    """A memory resource and those that it is built on, as far as they are RMM's own."""
     for _ in range(_MOST_RESOURCES):
-        if resource is None:
+        if not str(reading.module_name(type(resource))).startswith("rmm."):
             return
         yield resource
         resource = getattr(resource, "upstream_mr", None)

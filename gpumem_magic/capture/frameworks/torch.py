@@ -49,6 +49,7 @@ class Torch:
     def is_imported(self) -> bool:
         return reading.module("torch") is not None
 
+    @reading.answering(bool)
     def may_hold(self, kind: type) -> bool:
         torch = reading.module("torch")
         return torch is not None and issubclass(kind, (torch.Tensor, torch.UntypedStorage))
@@ -58,6 +59,7 @@ class Torch:
         version = reading.version_of(torch)
         return reading.told(self.name, version, lambda: _memory(torch, version))
 
+    @reading.answering(list)
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         torch = reading.module("torch")
         found: list[Holding] = []
@@ -69,14 +71,15 @@ class Torch:
                 found += (Holding(index, *part) for part in ranges.of(each))
         return found
 
+    @reading.answering(list)
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:
         torch = reading.module("torch")
         if torch is None:
             return []
         with _without_user_code(torch):
             ranges = Ranges(torch, self._device_type)
-            tensors = reading.of_types(objects, ranges.is_tensor)
-            return list(autograd.references(torch, tensors, ranges.of))
+            starts = reading.of_types(objects, lambda kind: ranges.is_tensor(kind) or autograd.is_node(torch, kind))
+            return list(autograd.references(torch, starts, ranges.of))
 
 
 @contextlib.contextmanager
