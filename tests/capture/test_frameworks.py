@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -168,6 +169,64 @@ def test_chunks_of_cupy_know_their_neighbours() -> None:
     in_use = {whole: pieces for whole, pieces in expected.items() if whole[1] == 4096}
     assert cupy_memory.pieces_of([second], BlockState.LIVE) == in_use
     assert cupy_memory.pieces_of([], BlockState.LIVE) == {}
+
+
+@pytest.fixture
+def cupy() -> Any:
+    """CuPy, which can be imported without a GPU, and even make arrays in memory that is not its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has much to say of where it runs
+        return pytest.importorskip("cupy")
+
+
+def test_arrays_of_cupy(cupy: Any) -> None:
+    memory = cupy.cuda.UnownedMemory(0x7F0000000000, 4096, object(), 1)
+    pointer = cupy.cuda.MemoryPointer(memory, 512)
+
+    class Mine(cupy.ndarray):  # type: ignore[misc]
+        pass
+
+    arrays = [cupy.ndarray((16,), dtype="u1", memptr=pointer) for _ in range(2)]
+    mine = arrays[0].view(Mine)
+    Mine.data = property(lambda _: pytest.fail("code of the program ran"))
+    objects = [3, *arrays, mine, pointer, memory, cupy.ndarray]
+    found = cupy_memory.Cupy().holdings(objects)
+    assert [tuple(each) for each in found] == [(index, 0x7F0000000000, 4096, 1) for index in range(1, 6)]
+
+
+def test_chunks_that_cupy_split(cupy: Any) -> None:
+    memory = cupy.cuda.UnownedMemory(0x7F0000000000, 4096, object(), 0)
+    chunk = cupy.cuda.memory._Chunk(memory, 0, 4096, None)
+    rest = chunk.split(1024)
+    assert cupy_memory.pieces_of([rest], BlockState.CACHED) == {
+        (0x7F0000000000, 4096): [
+            (0x7F0000000000, 1024, BlockState.LIVE),
+            (0x7F0000000400, 3072, BlockState.CACHED),
+        ],
+    }
+
+
+def test_pinned_memory_of_cupy(cupy: Any) -> None:
+    class Pinned(cupy.cuda.PinnedMemory):  # type: ignore[misc]
+        def __init__(self, size: int) -> None:
+            self.size, self.ptr = size, 0x10000 * size
+
+        def __del__(self) -> None:
+            pass  # it is not the driver's
+
+    pool = cupy.cuda.PinnedMemoryPool(lambda size: cupy.cuda.PinnedMemoryPointer(Pinned(size), 0))
+    kept = pool.malloc(3000)
+    pool.malloc(9000)  # given back at once
+    assert cupy_memory.pinned_pieces(Pinned, pool) == {
+        (0x10000000, 4096): [(0x10000000, 4096, BlockState.LIVE)],
+        (0x40000000, 16384): [(0x40000000, 16384, BlockState.CACHED)],
+    }
+    assert [tuple(each) for each in cupy_memory.Cupy().holdings([kept.mem])] == [(0, 0x10000000, 4096, NO_DEVICE)]
+
+
+def test_cupy_without_a_gpu_tells_nothing(cupy: Any) -> None:
+    memory = cupy_memory.Cupy().memory()
+    assert (memory.problem, memory.pools, memory.version) == ("", (), cupy.__version__)
 
 
 # ---- objects of torch's CPU build ----
@@ -480,6 +539,7 @@ def test_numba_and_cuda_core(recordings_home: pathlib.Path) -> None:
         ["cuda.bindings", 6, facts["on_host"], 0, 255],
     ]
     assert facts["pools"] == [["device", 0], ["managed", 0], ["pinned", 255]]
+    assert facts["emptied"] == [[4096, 0], [4096, 0], [MIB, 0]]
     assert facts["blocks"] == [[4096, 0], [4096, 0], [MIB, 0], [2 * MIB, 2]]
     assert facts["problem"] == ""
 
@@ -507,12 +567,18 @@ NUMBA = """
     objects = [array, array[5:9], array.gpu_data, managed, mapped, *pointers, buffer,
                *context.memory_manager.allocations.values()]
     found = [[each.name, *holding] for each, holding in imported.holdings_of(objects)]
-    (memory,) = [each.memory() for each in imported.imported_frameworks() if each.name == "numba"]
+    def numba_memory():
+        return next(each.memory() for each in imported.FRAMEWORKS if each.name == "numba")
+    def blocks_of(memory):
+        return sorted([int(row["bytes"]), int(row["state"])] for row in memory.blocks)
+    memory = numba_memory()
+    import numba
+    eval(memory.pools[0].empty_with)  # what people are told to run
     names = [each.name for each in imported.imported_frameworks()]
     answer(on_host=on_host, frameworks=names, found=found, array=address,
            managed=managed.device_ctypes_pointer.value, mapped=mapped.device_ctypes_pointer.value,
            buffer=int(buffer.handle), pools=sorted([pool.kind, pool.device] for pool in memory.pools),
-           blocks=sorted([int(row["bytes"]), int(row["state"])] for row in memory.blocks), problem=memory.problem)
+           blocks=blocks_of(memory), problem=memory.problem, emptied=blocks_of(numba_memory()))
 """
 
 

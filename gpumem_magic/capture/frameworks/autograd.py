@@ -75,7 +75,11 @@ def _gradient(torch: Any, tensor: Any) -> Any:
 
 
 class Graph:
-    """The autograd graph as far as it was walked. Lives for one call, and keeps the graph alive for as long."""
+    """The autograd graph as far as it was walked. Lives for one call, and keeps the graph alive for as long.
+
+    A saved tensor that no program has looked at gets a Python object by being looked at here. PyTorch drops that object
+    together with the tensor; nothing refers to it meanwhile.
+    """
 
     def __init__(self, torch: Any, ranges: Ranges) -> None:
         self._torch = torch

@@ -183,19 +183,24 @@ def _row_of(chunk: Any) -> Iterator[Any]:
 
 
 def _add_pinned(cupy: Any, tables: _Tables) -> None:
-    """The pool of pinned host memory. Those that it keeps for later lie in lists by their size."""
-    kind = cupy.cuda.PinnedMemory
-    pieces: dict[Range, list[Piece]] = {}
-    for each in gc.get_referents(cupy.get_default_pinned_memory_pool()):
-        values = list(each.copy().values() if issubclass(type(each), dict) else each if type(each) is set else ())
-        for value in values:
-            state = BlockState.CACHED if type(value) is list else BlockState.LIVE
-            for memory in _instances(kind, [value]):
-                if memory.ptr:
-                    pieces[memory.ptr, memory.size] = [(memory.ptr, memory.size, state)]
+    """The pool of pinned host memory."""
+    pieces = pinned_pieces(cupy.cuda.PinnedMemory, cupy.get_default_pinned_memory_pool())
     if pieces:
         call = "cupy.get_default_pinned_memory_pool().free_all_blocks()"
         tables.add(Pool(name="pinned", device=NO_DEVICE, kind="pinned", empty_with=call), pieces)
+
+
+def pinned_pieces(kind: type, pool: Any) -> dict[Range, list[Piece]]:
+    """Memory that a pinned pool has, by its range. What it keeps for later lies in lists by size."""
+    pieces: dict[Range, list[Piece]] = {}
+    for each in gc.get_referents(pool):
+        if not issubclass(type(each), (dict, set)):
+            continue
+        for value in list(dict.values(each) if issubclass(type(each), dict) else each):
+            state = BlockState.CACHED if type(value) is list else BlockState.LIVE
+            for memory in _instances(kind, [value]):
+                pieces[memory.ptr, memory.size] = [(memory.ptr, memory.size, state)]
+    return pieces
 
 
 # ---- objects ----

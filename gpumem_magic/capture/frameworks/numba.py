@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _DRIVER = "numba.cuda.cudadrv.driver"
 _ARRAYS = "numba.cuda.cudadrv.devicearray"
-_FREE_LATER = "numba.cuda.current_context().deallocations.clear()"
+_FREE_LATER = "numba.cuda.current_context().memory_manager.deallocations.clear()"
 
 
 class Numba:
