@@ -125,6 +125,11 @@ def test_an_empty_torch_snapshot() -> None:
     assert (memory.pools, len(memory.segments), len(memory.blocks)) == ((), 0, 0)
 
 
+def test_a_private_pool_keeps_its_segments() -> None:
+    assert list(torch_memory.kept_by_pool(SNAPSHOT, (0, 3))) == [(0x7F0000000000, "private pool (0, 3)")]
+    assert list(torch_memory.kept_by_pool(SNAPSHOT, (1, 0))) == []
+
+
 def test_pinned_memory_of_torch_is_told_in_totals() -> None:
     (pool,) = torch_memory.pinned_pool({"allocated_bytes.current": 4 * MIB, "active_bytes.current": MIB})
     assert (pool.device, pool.kind, pool.reserved_bytes, pool.used_bytes) == (NO_DEVICE, "pinned", 4 * MIB, MIB)

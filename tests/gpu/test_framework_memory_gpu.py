@@ -166,6 +166,9 @@ def test_torch_streams_graphs_and_pinned_memory(on_gpu: OnGpu) -> None:
         note("host", lambda: {key: value for key, value in torch.cuda.host_memory_stats().items() if "bytes" in key})
         private = memory.segments[(memory.segments["flags"] & SegmentFlag.PRIVATE) != 0]
         note("private", lambda: int(private["bytes"].sum()))
+        hidden = framework("torch").hidden_references
+        note("graph_keeps", lambda: sorted(each.address for each in hidden([graph])) == private["address"].tolist())
+        note("empty_graph", lambda: hidden([torch.cuda.CUDAGraph(), torch.cuda.MemPool()]))
         note("live", lambda: [sum_of(memory, BlockState.LIVE), torch.cuda.memory_allocated()])
         note("outside", lambda: outside(segments(memory)))
         note("holdings", lambda: found("torch", on_stream, made)
@@ -186,6 +189,8 @@ def test_torch_streams_graphs_and_pinned_memory(on_gpu: OnGpu) -> None:
     assert any(name.startswith("private pool (") for name in names), facts
     assert [pool[1:] for pool in facts["pools"] if pool[0] == "pinned"] == [[255, "pinned", 4 * MIB, 4 * MIB]], facts
     assert facts["private"] >= 8 * MIB
+    assert facts["graph_keeps"] is True
+    assert facts["empty_graph"] == []
     assert facts["live"][0] == facts["live"][1]
     assert facts["outside"] == []
     assert facts["holdings"] is True

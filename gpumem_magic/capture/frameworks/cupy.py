@@ -114,10 +114,15 @@ def _device_pool(cupy: Any, single: Any, name: str, call: str) -> Pool:
         name=name,
         device=single._device_id,  # noqa: SLF001  (the public functions speak of the current device only)
         kind="managed" if managed else "device",
-        empty_with=f"{call}.free_all_blocks()",
+        empty_with=_emptying(call, single._device_id),  # noqa: SLF001
         reserved_bytes=single.total_bytes(),
         used_bytes=single.used_bytes(),
     )
+
+
+def _emptying(call: str, device: int) -> str:
+    """The command that gives back what a pool keeps for later. It works on the current device, by default the first."""
+    return f"with cupy.cuda.Device({device}): {call}.free_all_blocks()" if device else f"{call}.free_all_blocks()"
 
 
 def _async_pools(cupy: Any, pool: Any, name: str, call: str) -> Iterator[Pool]:
@@ -132,7 +137,7 @@ def _async_pools(cupy: Any, pool: Any, name: str, call: str) -> Iterator[Pool]:
                 name=name,
                 device=device,
                 kind="device",
-                empty_with=f"{call}.free_all_blocks()",
+                empty_with=_emptying(call, device),
                 reserved_bytes=reserved,
                 used_bytes=runtime.memPoolGetAttribute(handle, runtime.cudaMemPoolAttrUsedMemCurrent),
             )

@@ -79,7 +79,7 @@ class Torch:
         with _without_user_code(torch):
             ranges = Ranges(torch, self._device_type)
             starts = reading.of_types(objects, lambda kind: ranges.is_tensor(kind) or autograd.is_node(torch, kind))
-            return list(autograd.references(torch, starts, ranges.of))
+            return [*autograd.references(torch, starts, ranges.of), *_private_pools(torch, objects)]
 
 
 @contextlib.contextmanager
@@ -190,6 +190,39 @@ def pinned_pool(totals: Mapping[str, Any]) -> tuple[Pool, ...]:
             used_bytes=None if used is None else int(used),
         ),
     )
+
+
+@reading.answering(list)
+def _private_pools(torch: Any, objects: Sequence[object]) -> list[HiddenReference]:
+    """Memory that captured graphs and the user's own pools keep, whether tensors are in it or not."""
+    kinds = tuple(vars(torch._C)[name] for name in ("_CUDAGraph", "_MemPool") if name in vars(torch._C))  # noqa: SLF001
+    keepers = list(reading.of_types(objects, lambda kind: issubclass(kind, kinds)))
+    found: list[HiddenReference] = []
+    if not keepers or not torch.cuda.is_initialized() or torch.cuda.get_allocator_backend() in _NO_SNAPSHOT:
+        return found
+    snapshot = _segments(torch)
+    for index, each in keepers:
+        try:
+            pool_id = _pool_id(torch, each)
+        except RuntimeError:  # a graph that captured nothing yet
+            continue
+        found += (HiddenReference(index, *kept) for kept in kept_by_pool(snapshot, pool_id))
+    return found
+
+
+def _pool_id(torch: Any, keeper: Any) -> tuple[int, int]:
+    """Asked of PyTorch's own class, because a user's subclass may have a method of this name."""
+    core = torch._C  # noqa: SLF001
+    is_graph = issubclass(type(keeper), core._CUDAGraph)  # noqa: SLF001
+    found: tuple[int, int] = core._CUDAGraph.pool(keeper) if is_graph else core._MemPool.id.__get__(keeper)  # noqa: SLF001
+    return found
+
+
+def kept_by_pool(snapshot: Iterable[Mapping[str, Any]], pool_id: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """(address, label) of the segments of one private pool."""
+    title = f"private pool ({pool_id[0]}, {pool_id[1]})"
+    same = (each for each in snapshot if tuple(each.get("segment_pool_id", _DEFAULT_POOL)) == tuple(pool_id))
+    yield from ((each["address"], title) for each in same)
 
 
 # ---- objects ----
