@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumem_magic import _core, simulator
+from gpumem_magic.analysis.byte_ledger import ByteLedger, byte_ledger
 from gpumem_magic.analysis.cell_report import CellReport, cell_report
 from gpumem_magic.analysis.sampled_report import is_sampled, sampled_report
 from gpumem_magic.capture import driver, recording, tracker
 from gpumem_magic.capture.assemble import snapshot_from_tables
 from gpumem_magic.capture.event_log import SegmentedEventLog
+from gpumem_magic.capture.frameworks.imported import imported_frameworks
 from gpumem_magic.capture.heartbeat import Heartbeat
 from gpumem_magic.capture.process import this_process
 from gpumem_magic.capture.profilers import ProfilerCourtesy
@@ -39,6 +41,7 @@ from gpumem_magic.model.status import Status
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Iterable
 
     from gpumem_magic.model.snapshot import Device, Snapshot
 
@@ -383,7 +386,7 @@ class Session:
 
     # ---- reading ----
 
-    def snapshot(self, name: str = "", *, allocations: bool = True) -> Snapshot:
+    def snapshot(self, name: str = "", *, allocations: bool = True, frameworks: bool = False) -> Snapshot:
         """Everything the recording knows at this moment, frozen.
 
         Args:
@@ -391,10 +394,13 @@ class Session:
             allocations: False leaves the live allocations out, of which there may be a million: for tables that are
                 refreshed every second. Sites, meters and cells are whole then, but ``Snapshot.allocations`` is empty,
                 and ``self_check`` would find it missing.
+            frameworks: ask those that are imported for their pools, which takes a microsecond or so per block.
 
         Raises:
             RuntimeError: tracking is off.
         """
+        # Before our lock is taken: a framework may have to wait for a thread of its own that holds its pool.
+        memories = tuple(each.memory() for each in imported_frameworks()) if frameworks else ()
         with self._lock:
             if self._state == "off":
                 raise RuntimeError(_OFF)
@@ -409,7 +415,19 @@ class Session:
                 devices=self._devices,
                 warnings=self._warnings(_core.health()),
                 history=_core.history_levels(),
+                frameworks=memories,
             )
+
+    def ledger(self, devices: Iterable[int] | None = None) -> ByteLedger:
+        """Every byte of ``devices``, of all when None, with a sample taken now; see ``byte_ledger``.
+
+        Raises:
+            RuntimeError: tracking is off.
+            ValueError: a device that is not there.
+        """
+        if self._sampler is not None:
+            self._sampler.refresh()
+        return byte_ledger(self.snapshot(frameworks=True), devices)
 
     @property
     def events(self) -> int:

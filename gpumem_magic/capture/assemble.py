@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gpumem_magic.capture.records import Note, RecordTable
+    from gpumem_magic.model.frameworks import FrameworkMemory
     from gpumem_magic.model.snapshot import Device, EventLog, Process
 
 
@@ -38,6 +39,7 @@ def snapshot_from_tables(
     devices: tuple[Device, ...],
     warnings: Iterable[str] = (),
     history: Mapping[str, Any] | None = None,
+    frameworks: tuple[FrameworkMemory, ...] = (),
 ) -> Snapshot:
     """``tables`` is what the core's ``snapshot()`` or ``replay()`` returned, ``history`` its levels of samples."""
     allocations = np.sort(np.frombuffer(tables["allocations"], ALLOCATION_DTYPE), order="serial")
@@ -57,6 +59,7 @@ def snapshot_from_tables(
         stacks=records.stacks(),
         libraries=tuple(records.libraries),
         counters=dict(zip(COUNTERS, np.frombuffer(tables["counters"], "<u8").tolist(), strict=True)),
+        frameworks=frameworks,
         events=events,
         warnings=tuple(warnings),
         history=_rows(history, "rows", HISTORY_DTYPE),

@@ -121,6 +121,8 @@ def line_parser() -> argparse.ArgumentParser:
     verbs.add_parser("off", help="stop tracking and give CUPTI back; the recording ends")
     verbs.add_parser("pause", help="stop recording for a while; the recording notes a gap")
     verbs.add_parser("cells", help="every cell run: delta, peak, held")
+    ledger = verbs.add_parser("ledger", help="every byte of a GPU, in rows that add up to what it reports")
+    ledger.add_argument("--devices", type=_ordinals, metavar="N,N", help="these GPUs only")
     last = verbs.add_parser("last", help="the recording of the kernel before this one, also when it was killed")
     last.add_argument("directory", nargs="?", help="another recording, by its directory")
     simulate = verbs.add_parser("simulate", help="a simulated GPU, on a machine that has none")

@@ -20,6 +20,7 @@ from gpumem_magic.magics.live import SessionSource
 from gpumem_magic.magics.live_views import LiveViews
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.status_rows import status_rows
+from gpumem_magic.views.byte_ledger import render_byte_ledger
 from gpumem_magic.views.cell_table import render_cell_table
 from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
@@ -149,6 +150,13 @@ class GpuMemoryMagics(Magics):
         except RuntimeError as error:
             raise UsageError(str(error)) from None
         show(Shown(table, render_cell_table(table), lambda each: each.runs))
+
+    def _ledger(self, arguments: argparse.Namespace) -> None:
+        try:
+            found = self.session.ledger(arguments.devices)
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+        show(Shown(found, render_byte_ledger(found), lambda each: each.rows()))
 
     def _last(self, arguments: argparse.Namespace) -> None:
         try:

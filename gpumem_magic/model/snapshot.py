@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from gpumem_magic.model.frameworks import FrameworkMemory
     from gpumem_magic.model.stacks import StackTable
 
 
@@ -134,6 +135,7 @@ class Snapshot:
     warnings: tuple[str, ...] = ()  # what of the recording could not be read, in sentences
     history: np.ndarray | None = None  # HISTORY_DTYPE, by device, level and time; None when nothing was sampled
     host_history: np.ndarray | None = None  # HOST_DTYPE, by level and time; None when nothing was sampled
+    frameworks: tuple[FrameworkMemory, ...] = ()  # what frameworks say of their pools; nothing unless they were asked
 
     @property
     def live_bytes(self) -> int:

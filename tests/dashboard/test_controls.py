@@ -108,14 +108,21 @@ def test_a_row_unfolds(busy: Live) -> None:
     now(source.first.is_visible, "the line of source is there")
 
 
-def test_keys_pressed_in_it_are_no_commands_of_jupyterlab(lab: Notebook, live: Live) -> None:
+@pytest.mark.parametrize("place", ["button", ".gm-picture", "select", "summary"])
+def test_keys_pressed_in_it_are_no_commands_of_jupyterlab(lab: Notebook, live: Live, place: str) -> None:
     count = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
     cells = lab.page.evaluate(count)
-    live.button("Follow").focus()
-    lab.page.keyboard.press("b")
-    lab.page.keyboard.press("x")
+    lab.page.keyboard.press("Escape")  # command mode, in which single keys are commands
+    live.look()
+    live.root.locator(place).first.focus()
+    for key in "bax":
+        lab.page.keyboard.press(key)
     lab.page.wait_for_timeout(300)
     assert lab.page.evaluate(count) == cells
+
+
+def test_a_picture_takes_the_focus_once(lab: Notebook, live: Live) -> None:
+    live.look()
     live.root.locator(".gm-picture").first.focus()
     lab.page.keyboard.press("Tab")
     assert lab.page.evaluate("document.activeElement.shadowRoot?.activeElement ?? null") is None

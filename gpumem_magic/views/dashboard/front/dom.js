@@ -1,5 +1,7 @@
 // Elements. Text is always text: nothing that came from the kernel is ever read as markup.
 
+const FOCUSABLE = new Set(["button", "select", "input", "summary"]);
+
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -8,6 +10,8 @@ function element(name, attributes = {}, ...children) {
     else if (key === "dataset") Object.assign(made.dataset, value);
     else made.setAttribute(key, value === true && !key.startsWith("aria-") ? "" : value);
   }
+  // Or JupyterLab takes a key that is pressed here for a command of its own: "x" would cut the cell.
+  if (FOCUSABLE.has(name) || "tabindex" in attributes) made.setAttribute("data-lm-suppress-shortcuts", "true");
   made.append(...children.filter((child) => child !== null && child !== undefined));
   return made;
 }

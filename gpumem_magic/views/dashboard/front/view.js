@@ -234,6 +234,7 @@ class View {
       ArrowLeft: () => this.moved(begin - step, end - step),
       ArrowRight: () => this.moved(begin + step, end + step),
       "+": () => this.zoom(0.5),
+      "=": () => this.zoom(0.5),
       "-": () => this.zoom(2),
       End: () => this.setFollow(),
       Home: () => this.setWindow(0),

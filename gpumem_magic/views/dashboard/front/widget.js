@@ -15,10 +15,7 @@ export default () => {
       store = new Store(model);
     },
     async render({model, el}) {
-      const root = element("section", {
-        class: "gpumem gm-dashboard", "aria-label": "GPU memory, live",
-        "data-lm-suppress-shortcuts": "true", // or JupyterLab takes a key pressed here for one of its own
-      });
+      const root = element("section", {class: "gpumem gm-dashboard", "aria-label": "GPU memory, live"});
       const style = element("style");
       const {token} = model.get("state").config;
       style.textContent = model.get("sheet") + (token ? `.gpumem-${token}{display:none}` : "");

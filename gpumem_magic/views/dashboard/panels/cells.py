@@ -84,7 +84,7 @@ PANEL = Panel(
         Column(key="source", title="Source", wide=True),
         Column(key="begin", title="Began", kind="clock", minor=True, spare=True),
         Column(key="duration", title="Time", kind="seconds", adds=True),
-        Column(key="runs", title="Runs", kind="count", adds=True),
+        Column(key="runs", title="Runs", kind="count", adds=True, spare=True),
         Column(key="delta", title="Delta", kind="signed", bar="live", adds=True, hint="live at its end minus at start"),
         Column(key="peak", title="Peak", kind="bytes", bar="peak", hint="highest at any moment within"),
         Column(key="held", title="Held", kind="bytes", bar="held", adds=True, hint="allocated in it and still live"),

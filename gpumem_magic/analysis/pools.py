@@ -1,0 +1,101 @@
+"""What is inside a framework's pools: in use, rounded up, waiting, and kept for later."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, SegmentFlag
+
+if TYPE_CHECKING:
+    from gpumem_magic.model.frameworks import FrameworkMemory
+
+_PAGE_BYTES = np.uint64(2 << 20)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """The pools of one framework on one device, in bytes."""
+
+    inside: np.ndarray  # bool per allocation: it belongs to a pool
+    knows_ranges: bool  # False for a framework that tells totals only: ``inside`` is then all False
+    is_empty: bool  # it has no pool there
+    live: int  # asked for by the program and in use
+    rounding: int  # what blocks in use are larger than that
+    pending: int  # given back by the program, not yet free for another stream
+    returnable: int  # free in ranges, or whole pages of expandable ones, in which nothing is in use
+    pieces: int  # free between blocks that are in use
+    largest_free: int  # the largest piece of ``pieces``
+    command: str  # what gives ``returnable`` back
+
+
+def pooled(memory: FrameworkMemory, device: int, addresses: np.ndarray) -> Pooled:
+    """What ``memory`` keeps on ``device``.
+
+    Args:
+        memory: what the framework says.
+        device: ordinal.
+        addresses: of the driver's allocations there (uint64); which of them the pools took is in ``inside``.
+    """
+    places = [n for n, pool in enumerate(memory.pools) if pool.device == device and pool.kind == "device"]
+    command = next((memory.pools[n].empty_with for n in places if memory.pools[n].empty_with), "")
+    is_mine = np.isin(memory.segments["pool"], places)
+    nothing = np.zeros(len(addresses), bool)
+    if not is_mine.any():
+        totals = [memory.pools[n] for n in places if memory.pools[n].reserved_bytes]
+        live = sum(pool.used_bytes or 0 for pool in totals)
+        free = sum(pool.reserved_bytes or 0 for pool in totals) - live
+        return Pooled(
+            inside=nothing, knows_ranges=False, is_empty=not totals, live=live, rounding=0, pending=0,
+            returnable=0, pieces=max(free, 0), largest_free=max((p.largest_free_bytes or 0 for p in totals), default=0),
+            command=command,
+        )  # fmt: skip
+    segments = memory.segments[is_mine]
+    blocks = memory.blocks[np.isin(memory.blocks["segment"], np.flatnonzero(is_mine))]
+    in_use = blocks["state"] != BlockState.CACHED
+    live = blocks[blocks["state"] == BlockState.LIVE]
+    asked = np.where(live["asked"] == UNKNOWN_SIZE, live["bytes"], np.minimum(live["asked"], live["bytes"]))
+    starts, lengths = _free(segments, blocks[in_use])
+    returnable = _returnable(segments, starts, lengths)
+    kept = lengths - returnable
+    return Pooled(
+        inside=_inside(segments, addresses),
+        knows_ranges=True,
+        is_empty=False,
+        live=int(asked.sum()),
+        rounding=int(live["bytes"].sum()) - int(asked.sum()),
+        pending=int(blocks["bytes"][blocks["state"] == BlockState.PENDING].sum()),
+        returnable=int(returnable.sum()),
+        pieces=int(kept.sum()),
+        largest_free=int(kept.max(initial=0)),
+        command=command,
+    )
+
+
+def _inside(segments: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    place = np.searchsorted(segments["address"], addresses, side="right").astype(np.int64) - 1
+    home = segments[np.maximum(place, 0)]
+    found: np.ndarray = (place >= 0) & (addresses < home["address"] + home["bytes"])
+    return found
+
+
+def _free(segments: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Start and length (uint64) of every stretch of ``segments`` that no block of ``used`` covers."""
+    begins = np.concatenate((segments["address"], used["address"] + used["bytes"]))
+    ends = np.concatenate((used["address"], segments["address"] + segments["bytes"]))
+    begins, ends = np.sort(begins), np.sort(ends)
+    return begins[ends > begins], (ends - begins)[ends > begins]
+
+
+def _returnable(segments: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Of each free stretch, how much the framework could give back: all of a segment, or whole pages of one."""
+    home = segments[np.searchsorted(segments["address"], starts, side="right") - 1]
+    whole = (home["address"] == starts) & (home["bytes"] == lengths)
+    first = -(-starts.astype(np.int64) // int(_PAGE_BYTES)).astype(np.uint64)
+    last = (starts + lengths) // _PAGE_BYTES
+    pages = np.where(last > first, last - first, 0).astype(np.uint64) * _PAGE_BYTES
+    expandable = (home["flags"] & SegmentFlag.EXPANDABLE) != 0
+    found: np.ndarray = np.where(whole, lengths, np.where(expandable, pages, 0)).astype(np.uint64)
+    return found

@@ -1,0 +1,155 @@
+"""The answer of ``%gpumem ledger``: every byte of each device, in text and in HTML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpumem_magic.model.units import format_count, format_size
+from gpumem_magic.views.html import Html, answer, data_table, joined, measure, next_steps, note, spaced, tag
+from gpumem_magic.views.text import WIDTH, Column, bar, paragraph, side_by_side, stacked_bar, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpumem_magic.analysis.byte_ledger import ByteLedger, DeviceLedger, LedgerRow
+
+NEXT = (("%gpumem cells", "which cell made it"), ("%gpumem", "the same over time"))
+EMPTY = "There is no GPU here."
+_SIGNS = {
+    "other": "░",
+    "context": "▒",
+    "code": "▒",
+    "pages": "▒",
+    "unexplained": "╱",  # noqa: RUF001  (a hatch)
+    "live": "█",
+    "cached": "▓",
+}
+_BANDS = {"context": "base", "code": "base", "pages": "base"}
+"""The colour of a kind, where it is not the one of a band with the same name."""
+
+
+def render_byte_ledger(ledger: ByteLedger, *, width: int = WIDTH) -> dict[str, str]:
+    """A MIME bundle: ``text/plain`` and ``text/html``."""
+    return {"text/plain": byte_ledger_text(ledger, width=width), "text/html": byte_ledger_html(ledger)}
+
+
+def _headline(device: DeviceLedger) -> tuple[str, str]:
+    name = f"GPU {device.device.ordinal}  {device.device.name}"
+    of = f" of {format_size(device.device.total_bytes)}" if device.device.total_bytes else ""
+    used = f"{format_size(device.used_bytes)}{of} used" if device.is_measured else "nobody tells how full it is"
+    own = f", {format_size(device.process_bytes)} by this process" if device.process_bytes is not None else ""
+    return name, used + own
+
+
+def _share(row: LedgerRow, device: DeviceLedger) -> str:
+    return f"{100 * row.bytes / device.used_bytes:.1f} %" if device.used_bytes else ""
+
+
+def _lines(device: DeviceLedger) -> list[tuple[LedgerRow, int]]:
+    """Every row and, behind it, its parts: (row, depth)."""
+    return [
+        line for row in device.rows for line in ((row, 0), *((part, 1) for part in row.parts if len(row.parts) > 1))
+    ]
+
+
+# Text
+
+
+def byte_ledger_text(ledger: ByteLedger, *, width: int = WIDTH) -> str:
+    """A table per device."""
+    parts = [paragraph(text, width=width, first="i ", rest="  ") for text in ledger.notes]
+    parts += [_device_text(device, width) for device in ledger.devices] or [EMPTY]
+    parts.append(f"Next: {' · '.join(command for command, _ in NEXT)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _device_text(device: DeviceLedger, width: int) -> str:
+    name, used = _headline(device)
+    whole = max(device.device.total_bytes or device.used_bytes, 1)
+    picture = stacked_bar([(_SIGNS[row.kind], row.bytes) for row in device.rows], whole, width)
+    columns = [
+        Column(title="What", gives=True, middle=True, least=24),
+        Column(title="Bytes", right=True),
+        Column(title="Share", right=True),
+        Column(title=""),
+        Column(title="Count", right=True),
+        Column(title="Given back by", gives=True, least=12),
+    ]
+    largest = max((row.bytes for row in device.rows), default=0)
+    rows = [
+        [
+            f"{'    ' if depth else _SIGNS[row.kind] + ' '}{row.name}",
+            format_size(row.bytes),
+            _share(row, device),
+            "" if depth else bar(row.bytes, largest, 6),
+            format_count(row.count) if row.count else "",
+            row.command,
+        ]
+        for row, depth in _lines(device)
+    ]
+    total = [
+        "  the device reports",
+        format_size(device.used_bytes),
+        "100.0 %" if device.used_bytes else "",
+        "",
+        "",
+        "",
+    ]
+    return "\n".join([side_by_side(name, used, width), picture.rstrip(), table(columns, [*rows, total], width=width)])
+
+
+# HTML
+
+
+def byte_ledger_html(ledger: ByteLedger) -> Html:
+    """A table per device, as a fragment that needs nothing else."""
+    return answer(
+        tag("div", tag("span", "Every byte", class_="gm-label"), class_="gm-head"),
+        *(note(text, "info") for text in ledger.notes),
+        *([_device_html(device) for device in ledger.devices] or [tag("p", EMPTY, class_="gm-quiet")]),
+        next_steps(NEXT),
+        label="GPU memory: every byte",
+    )
+
+
+def _device_html(device: DeviceLedger) -> Html:
+    name, used = _headline(device)
+    titles = [("What", "wide"), ("Bytes", "num bars"), ("Share", "num"), ("Count", "num"), ("Given back by", "")]
+    largest = max((row.bytes for row in device.rows), default=0)
+    lines = _lines(device)
+    rows = [_row_html(row, depth, device, largest) for row, depth in lines]
+    no_bar = tag("span", class_="gm-bar", style="visibility:hidden")
+    total = ["the device reports", joined([tag("span", format_size(device.used_bytes)), no_bar]), "", "", ""]
+    classes = ["gm-nested" if depth else "" for _, depth in lines] + ["gm-sum"]
+    head = tag("h3", spaced(name, tag("small", used)))
+    made = data_table(titles, [*rows, total], caption=f"Every byte of {name}", row_classes=classes)
+    return joined([head, _picture(device), made])
+
+
+def _picture(device: DeviceLedger) -> Html:
+    """All rows side by side, as parts of what the device has."""
+    whole = max(device.device.total_bytes or device.used_bytes, 1)
+    parts = [
+        tag(
+            "span",
+            class_=f"gm-sw-{_BANDS.get(row.kind, row.kind)}",
+            style=f"width:{100 * max(row.bytes, 0) / whole:.2f}%",
+            title=f"{row.name}: {format_size(row.bytes)}",
+        )
+        for row in device.rows
+    ]
+    words = ", ".join(f"{row.name} {format_size(row.bytes)}" for row in device.rows)
+    return tag("div", *parts, class_="gm-ledgerbar", role="img", aria_label=words)
+
+
+def _row_html(row: LedgerRow, depth: int, device: DeviceLedger, largest: int) -> Sequence[str]:
+    swatch = tag("span", class_=f"gm-swatch gm-sw-{_BANDS.get(row.kind, row.kind)}", aria_hidden="true")
+    name = tag("span", row.name, class_="gm-code" if depth else None, title=row.hint or None)
+    size = format_size(row.bytes)
+    return [
+        name if depth else spaced(swatch, name),
+        tag("span", measure(size, row.bytes, largest, "live"), title=f"{row.bytes:,} bytes"),
+        _share(row, device),
+        format_count(row.count) if row.count else "",
+        tag("code", row.command) if row.command else "",
+    ]
