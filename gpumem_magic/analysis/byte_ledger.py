@@ -136,7 +136,7 @@ def _device_ledger(snapshot: Snapshot, ordinal: int, labels: Mapping[str, str]) 
     rows = [
         *_row(name, outside, "other", _OTHER_HINT if measured.process is not None else _REST_HINT),
         *own,
-        LedgerRow(name="not explained", bytes=rest, kind="unexplained", hint=_UNEXPLAINED_HINT),
+        *(_unexplained(rest) if measured.used is not None else []),
     ]
     return DeviceLedger(
         device=device_of(snapshot, ordinal),
@@ -190,6 +190,10 @@ def _row(name: str, size: int, kind: str, hint: str) -> list[LedgerRow]:
     return [LedgerRow(name=name, bytes=size, kind=kind, hint=hint)] if size > 0 else []
 
 
+def _unexplained(size: int) -> list[LedgerRow]:
+    return [LedgerRow(name="not explained", bytes=size, kind="unexplained", hint=_UNEXPLAINED_HINT)]
+
+
 def _base_rows(measured: _Measured) -> list[LedgerRow]:
     return [
         *_row("CUDA context", measured.context, "context", _CONTEXT_HINT),
@@ -212,7 +216,7 @@ def _owner_rows(snapshot: Snapshot, ordinal: int, mine: np.ndarray, labels: Mapp
             continue
         inside = found.inside
         if not found.knows_ranges:
-            inside = np.array([name.split(" ")[0].lower() == memory.name for name in owner], bool)
+            inside = inside | np.array([str(name).split(" ")[0].lower() == memory.name for name in owner], bool)
         pools[memory.name] = found
         owner = np.where(inside, f"\0{memory.name}", owner)
     rows = []

@@ -10,7 +10,9 @@ import numpy as np
 from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, SegmentFlag
 
 if TYPE_CHECKING:
-    from gpumem_magic.model.frameworks import FrameworkMemory
+    from collections.abc import Sequence
+
+    from gpumem_magic.model.frameworks import FrameworkMemory, Pool
 
 _PAGE_BYTES = np.uint64(2 << 20)
 
@@ -20,7 +22,7 @@ class Pooled:
     """The pools of one framework on one device, in bytes."""
 
     inside: np.ndarray  # bool per allocation: it belongs to a pool
-    knows_ranges: bool  # False for a framework that tells totals only: ``inside`` is then all False
+    knows_ranges: bool  # False for a framework that tells totals: what is not ``inside`` may belong to it too
     is_empty: bool  # it has no pool there
     live: int  # asked for by the program and in use
     rounding: int  # what blocks in use are larger than that
@@ -40,41 +42,54 @@ def pooled(memory: FrameworkMemory, device: int, addresses: np.ndarray) -> Poole
         addresses: of the driver's allocations there (uint64); which of them the pools took is in ``inside``.
     """
     places = [n for n, pool in enumerate(memory.pools) if pool.device == device and pool.kind == "device"]
-    command = next((memory.pools[n].empty_with for n in places if memory.pools[n].empty_with), "")
     is_mine = np.isin(memory.segments["pool"], places)
-    nothing = np.zeros(len(addresses), bool)
-    if not is_mine.any():
-        totals = [memory.pools[n] for n in places if memory.pools[n].reserved_bytes]
-        live = sum(pool.used_bytes or 0 for pool in totals)
-        free = sum(pool.reserved_bytes or 0 for pool in totals) - live
-        return Pooled(
-            inside=nothing, knows_ranges=False, is_empty=not totals, live=live, rounding=0, pending=0,
-            returnable=0, pieces=max(free, 0), largest_free=max((p.largest_free_bytes or 0 for p in totals), default=0),
-            command=command,
-        )  # fmt: skip
     segments = memory.segments[is_mine]
     blocks = memory.blocks[np.isin(memory.blocks["segment"], np.flatnonzero(is_mine))]
-    in_use = blocks["state"] != BlockState.CACHED
     live = blocks[blocks["state"] == BlockState.LIVE]
     asked = np.where(live["asked"] == UNKNOWN_SIZE, live["bytes"], np.minimum(live["asked"], live["bytes"]))
-    starts, lengths = _free(segments, blocks[in_use])
+    starts, lengths = _free(segments, blocks[blocks["state"] != BlockState.CACHED])
     returnable = _returnable(segments, starts, lengths)
     kept = lengths - returnable
-    return Pooled(
+    told = Pooled(
         inside=_inside(segments, addresses),
         knows_ranges=True,
-        is_empty=False,
+        is_empty=not len(segments),
         live=int(asked.sum()),
         rounding=int(live["bytes"].sum()) - int(asked.sum()),
         pending=int(blocks["bytes"][blocks["state"] == BlockState.PENDING].sum()),
         returnable=int(returnable.sum()),
         pieces=int(kept.sum()),
         largest_free=int(kept.max(initial=0)),
-        command=command,
+        command=next((memory.pools[n].empty_with for n in places if memory.pools[n].empty_with), ""),
+    )
+    return _with_totals(told, [memory.pools[n] for n in places])
+
+
+def _with_totals(told: Pooled, pools: Sequence[Pool]) -> Pooled:
+    """``told`` by the totals of the pools that have such, as these do not tell all their ranges."""
+    totals = [pool for pool in pools if pool.reserved_bytes is not None]
+    if not totals:
+        return told
+    reserved = sum(pool.reserved_bytes or 0 for pool in totals)
+    used = sum(pool.used_bytes or 0 for pool in totals)
+    free = max(reserved - used, 0)
+    largest = max((pool.largest_free_bytes or 0 for pool in totals), default=0)
+    return dataclasses.replace(
+        told,
+        knows_ranges=False,
+        is_empty=not reserved,
+        live=used,
+        rounding=0,
+        pending=0,
+        returnable=min(told.returnable, free),
+        pieces=free - min(told.returnable, free),
+        largest_free=max(largest, told.largest_free),
     )
 
 
 def _inside(segments: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    if not len(segments):
+        return np.zeros(len(addresses), bool)
     place = np.searchsorted(segments["address"], addresses, side="right").astype(np.int64) - 1
     home = segments[np.maximum(place, 0)]
     found: np.ndarray = (place >= 0) & (addresses < home["address"] + home["bytes"])

@@ -45,6 +45,14 @@ def _share(row: LedgerRow, device: DeviceLedger) -> str:
     return f"{100 * row.bytes / device.used_bytes:.1f} %" if device.used_bytes else ""
 
 
+def _sum(device: DeviceLedger) -> str:
+    return "the device reports" if device.is_measured else "all that is known of"
+
+
+def _gives_back(device: DeviceLedger) -> bool:
+    return any(row.command for row, _ in _lines(device))
+
+
 def _lines(device: DeviceLedger) -> list[tuple[LedgerRow, int]]:
     """Every row and, behind it, its parts: (row, depth)."""
     return [
@@ -67,13 +75,14 @@ def _device_text(device: DeviceLedger, width: int) -> str:
     name, used = _headline(device)
     whole = max(device.device.total_bytes or device.used_bytes, 1)
     picture = stacked_bar([(_SIGNS[row.kind], row.bytes) for row in device.rows], whole, width)
+    gives = _gives_back(device)
     columns = [
         Column(title="What", gives=True, middle=True, least=24),
         Column(title="Bytes", right=True),
         Column(title="Share", right=True),
         Column(title=""),
         Column(title="Count", right=True),
-        Column(title="Given back by", gives=True, least=12),
+        *([Column(title="Given back by", gives=True, least=12)] if gives else []),
     ]
     largest = max((row.bytes for row in device.rows), default=0)
     rows = [
@@ -83,18 +92,12 @@ def _device_text(device: DeviceLedger, width: int) -> str:
             _share(row, device),
             "" if depth else bar(row.bytes, largest, 6),
             format_count(row.count) if row.count else "",
-            row.command,
+            *([row.command] if gives else []),
         ]
         for row, depth in _lines(device)
     ]
-    total = [
-        "  the device reports",
-        format_size(device.used_bytes),
-        "100.0 %" if device.used_bytes else "",
-        "",
-        "",
-        "",
-    ]
+    share = "100.0 %" if device.used_bytes else ""
+    total = [f"  {_sum(device)}", format_size(device.used_bytes), share, "", "", *([""] if gives else [])]
     return "\n".join([side_by_side(name, used, width), picture.rstrip(), table(columns, [*rows, total], width=width)])
 
 
@@ -114,12 +117,14 @@ def byte_ledger_html(ledger: ByteLedger) -> Html:
 
 def _device_html(device: DeviceLedger) -> Html:
     name, used = _headline(device)
-    titles = [("What", "wide"), ("Bytes", "num bars"), ("Share", "num"), ("Count", "num"), ("Given back by", "")]
+    titles = [("What", "wide"), ("Bytes", "num bars"), ("Share", "num"), ("Count", "num")]
+    gives = _gives_back(device)
+    titles += [("Given back by", "")] if gives else []
     largest = max((row.bytes for row in device.rows), default=0)
     lines = _lines(device)
-    rows = [_row_html(row, depth, device, largest) for row, depth in lines]
+    rows = [_row_html(row, depth, device, largest)[: len(titles)] for row, depth in lines]
     no_bar = tag("span", class_="gm-bar", style="visibility:hidden")
-    total = ["the device reports", joined([tag("span", format_size(device.used_bytes)), no_bar]), "", "", ""]
+    total = [_sum(device), joined([tag("span", format_size(device.used_bytes)), no_bar]), *[""] * (len(titles) - 2)]
     classes = ["gm-nested" if depth else "" for _, depth in lines] + ["gm-sum"]
     head = tag("h3", spaced(name, tag("small", used)))
     made = data_table(titles, [*rows, total], caption=f"Every byte of {name}", row_classes=classes)

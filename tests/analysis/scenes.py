@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from gpumem_magic.model.events import EventFlag, Kind
-from tests.analysis.build import CUBLAS, GIB, IPYTHON, LINEAR, MIB, Recording, notebook
+from gpumem_magic.model.frameworks import BLOCK_DTYPE, SEGMENT_DTYPE, BlockState, FrameworkMemory, Pool
+from tests.analysis.build import CUBLAS, GIB, IPYTHON, LINEAR, MIB, TORCH, Recording, notebook
+from tests.analysis.histories import samples
+
+if TYPE_CHECKING:
+    from gpumem_magic.model.snapshot import Snapshot
 
 
 def training(*, simulated: bool = False, degraded: str = "") -> tuple[Recording, int]:
@@ -90,3 +100,34 @@ def series() -> Recording:
         recording.alloc(1 * MIB, notebook(21, 1))
     recording.alloc(8 * MIB, ("/home/ada/project/daemon.py", "poll", 3))
     return recording
+
+
+def torch_pool(address: int, size: int, live: int) -> FrameworkMemory:
+    """One segment, of which the first ``live`` bytes are in use."""
+    segments = np.array([(address, size, 0, 0)], SEGMENT_DTYPE)
+    blocks = np.array([(address, live, live, 0, BlockState.LIVE)], BLOCK_DTYPE)
+    pool = Pool(name="default", device=0, kind="device", empty_with="torch.cuda.empty_cache()")
+    return FrameworkMemory(name="torch", version="2.11", pools=(pool,), segments=segments, blocks=blocks)
+
+
+def every_owner(**measured: Any) -> Snapshot:
+    """Torch's pool, a workspace of cuBLAS, raw and stream-ordered memory, and what was measured of the device."""
+    recording = Recording()
+    with recording.cell(1, "train()"):
+        segment = recording.alloc(200 * MIB, LINEAR, notebook(1, 3), library=TORCH, address=1 << 40)
+        recording.alloc(32 * MIB, LINEAR, notebook(1, 3), library=CUBLAS)
+        recording.alloc(MIB, ("/home/ada/raw.py", "make", 3), library="/x/cuda/bindings/cydriver.so")
+        recording.alloc(3 * MIB, ("/home/ada/raw.py", "other", 9), library="/x/cuda/bindings/cydriver.so")
+        recording.alloc(10 * MIB, kind=Kind.ALLOC_ASYNC, library="/x/cuda/bindings/cydriver.so")
+    columns = {
+        "tracked_bytes": 246 * MIB,
+        "used_bytes": 2 * GIB,
+        "process_bytes": GIB,
+        "context_bytes": 530 * MIB,
+        "code_bytes": 92 * MIB,
+        "pool_bytes": 32 * MIB,
+    }
+    made = recording.snapshot()
+    return dataclasses.replace(
+        made, history=samples(0, 3, **(columns | measured)), frameworks=(torch_pool(segment, 200 * MIB, 150 * MIB),)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,46 +11,12 @@ from hypothesis import strategies as st
 
 from gpumem_magic.analysis.byte_ledger import ByteLedger, LedgerRow, byte_ledger, paged_bytes
 from gpumem_magic.model.events import Kind
-from gpumem_magic.model.frameworks import BLOCK_DTYPE, SEGMENT_DTYPE, BlockState, FrameworkMemory, Pool
+from gpumem_magic.model.frameworks import BLOCK_DTYPE, FrameworkMemory
 from gpumem_magic.model.tables import ALLOCATION_DTYPE
-from tests.analysis.build import CUBLAS, GIB, LINEAR, MIB, TORCH, Recording, notebook
-from tests.analysis.histories import samples
-
-if TYPE_CHECKING:
-    from gpumem_magic.model.snapshot import Snapshot
+from tests.analysis.build import GIB, MIB
+from tests.analysis.scenes import every_owner
 
 PAGE = 2 * MIB
-
-
-def torch_pool(address: int, size: int, live: int) -> FrameworkMemory:
-    """One segment, of which the first ``live`` bytes are in use."""
-    segments = np.array([(address, size, 0, 0)], SEGMENT_DTYPE)
-    blocks = np.array([(address, live, live, 0, BlockState.LIVE)], BLOCK_DTYPE)
-    pool = Pool(name="default", device=0, kind="device", empty_with="torch.cuda.empty_cache()")
-    return FrameworkMemory(name="torch", version="2.11", pools=(pool,), segments=segments, blocks=blocks)
-
-
-def scene(**measured: Any) -> Snapshot:
-    """Torch's pool, a workspace of cuBLAS, raw and stream-ordered memory, and what was measured of the device."""
-    recording = Recording()
-    with recording.cell(1, "train()"):
-        segment = recording.alloc(200 * MIB, LINEAR, notebook(1, 3), library=TORCH, address=1 << 40)
-        recording.alloc(32 * MIB, LINEAR, notebook(1, 3), library=CUBLAS)
-        recording.alloc(MIB, ("/home/ada/raw.py", "make", 3), library="/x/cuda/bindings/cydriver.so")
-        recording.alloc(3 * MIB, ("/home/ada/raw.py", "other", 9), library="/x/cuda/bindings/cydriver.so")
-        recording.alloc(10 * MIB, kind=Kind.ALLOC_ASYNC, library="/x/cuda/bindings/cydriver.so")
-    columns = {
-        "tracked_bytes": 246 * MIB,
-        "used_bytes": 2 * GIB,
-        "process_bytes": GIB,
-        "context_bytes": 530 * MIB,
-        "code_bytes": 92 * MIB,
-        "pool_bytes": 32 * MIB,
-    }
-    made = recording.snapshot()
-    return dataclasses.replace(
-        made, history=samples(0, 3, **(columns | measured)), frameworks=(torch_pool(segment, 200 * MIB, 150 * MIB),)
-    )
 
 
 def row(ledger: ByteLedger, name: str) -> LedgerRow:
@@ -60,7 +25,7 @@ def row(ledger: ByteLedger, name: str) -> LedgerRow:
 
 
 def test_rows_add_up_and_each_has_its_owner() -> None:
-    ledger = byte_ledger(scene())
+    ledger = byte_ledger(every_owner())
     ledger.self_check()
     (device,) = ledger.devices
     assert device.used_bytes == 2 * GIB
@@ -78,7 +43,7 @@ def test_rows_add_up_and_each_has_its_owner() -> None:
 
 
 def test_what_can_be_given_back_says_how() -> None:
-    made = scene()
+    made = every_owner()
     empty = np.empty(0, BLOCK_DTYPE)
     idle = dataclasses.replace(made, frameworks=(dataclasses.replace(made.frameworks[0], blocks=empty),))
     cached = row(byte_ledger(idle), "cached, can be given back")
@@ -86,13 +51,13 @@ def test_what_can_be_given_back_says_how() -> None:
 
 
 def test_without_the_frameworks_the_libraries_own() -> None:
-    ledger = byte_ledger(dataclasses.replace(scene(), frameworks=()))
+    ledger = byte_ledger(dataclasses.replace(every_owner(), frameworks=()))
     ledger.self_check()
     assert row(ledger, "torch (libc10_cuda)").bytes == 200 * MIB
 
 
 def test_places_of_a_library() -> None:
-    raw = next(each for each in byte_ledger(scene()).rows() if each.name.startswith("cuda"))
+    raw = next(each for each in byte_ledger(every_owner()).rows() if each.name.startswith("cuda"))
     assert [(part.name, part.bytes, part.count) for part in raw.parts] == [
         ("(no Python frame)", 10 * MIB, 1),
         ("raw.py:9 other", 3 * MIB, 1),
@@ -101,31 +66,31 @@ def test_places_of_a_library() -> None:
 
 
 def test_what_nobody_measured() -> None:
-    nothing = byte_ledger(dataclasses.replace(scene(), history=None))
+    nothing = byte_ledger(dataclasses.replace(every_owner(), history=None))
     nothing.self_check()
     assert not nothing.devices[0].is_measured
     assert nothing.devices[0].process_bytes is None
     assert nothing.devices[0].unexplained_bytes == 0
-    without_share = byte_ledger(scene(process_bytes=-1, context_bytes=-1, code_bytes=-1))
+    without_share = byte_ledger(every_owner(process_bytes=-1, context_bytes=-1, code_bytes=-1))
     without_share.self_check()
     assert row(without_share, "other processes, contexts, and what nobody explains").bytes > GIB
     assert without_share.devices[0].used_bytes == 2 * GIB
 
 
 def test_more_than_the_device_reports_is_told() -> None:
-    ledger = byte_ledger(scene(process_bytes=100 * MIB, used_bytes=100 * MIB))
+    ledger = byte_ledger(every_owner(process_bytes=100 * MIB, used_bytes=100 * MIB))
     ledger.self_check()
     assert ledger.devices[0].unexplained_bytes < 0
 
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="There is no GPU 7: there are 0"):
-        byte_ledger(scene(), [7])
+        byte_ledger(every_owner(), [7])
 
 
 def test_what_a_reader_must_know() -> None:
     broken = FrameworkMemory(name="cupy", version="99", problem="its pools have changed.")
-    notes = byte_ledger(dataclasses.replace(scene(), frameworks=(broken,))).notes
+    notes = byte_ledger(dataclasses.replace(every_owner(), frameworks=(broken,))).notes
     assert notes == ("cupy: its pools have changed.",)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +112,12 @@ def test_a_pool_that_tells_totals_only() -> None:
     here = pooled(found, 1, np.array([5], np.uint64))
     assert (here.live, here.pieces, here.largest_free, here.knows_ranges) == (30, 70, 50, False)
     assert pooled(found, 0, np.array([5], np.uint64)).is_empty
+
+
+def test_totals_count_where_not_all_ranges_are_told() -> None:
+    made = memory([(PAGE, PAGE, 0), (4 * PAGE, PAGE, 0)], [(4 * PAGE, MIB, MIB, 1, BlockState.LIVE)])
+    pool = dataclasses.replace(DEVICE_POOL, reserved_bytes=10 * PAGE, used_bytes=6 * PAGE)
+    found = pooled(dataclasses.replace(made, pools=(pool,)), 0, np.array([PAGE], np.uint64))
+    assert (found.live, found.returnable, found.pieces) == (6 * PAGE, PAGE, 3 * PAGE)
+    assert not found.knows_ranges
+    assert found.inside.tolist() == [True]

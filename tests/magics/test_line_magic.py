@@ -34,10 +34,26 @@ def test_cells_lists_runs_and_errors(notebook: Notebook) -> None:
     assert "ZeroDivisionError" in text
 
 
+def test_the_ledger_adds_up(notebook: Notebook) -> None:
+    notebook.run("kept = [alloc(3 << 20) for _ in range(4)]")
+    text = notebook.run("%gpumem ledger --devices 0")
+    assert "alloc" in text
+    assert "12.0 MiB" in text
+    assert "not explained" in text
+    assert "GPU 1" not in text
+    assert "There is no GPU 9" in notebook.run("%gpumem ledger --devices 9", fails=True)
+    ledger = api.session().ledger()
+    ledger.self_check()
+    assert [each.unexplained_bytes for each in ledger.devices] == [0] * len(ledger.devices)
+    notebook.run("free(*kept)")
+    notebook.run("%gpumem off")
+    assert "Nothing is being recorded" in notebook.run("%gpumem ledger", fails=True)
+
+
 def test_off_on_and_pause(notebook: Notebook) -> None:
     notebook.run("a = alloc(1 << 20)")
     assert "paused" in notebook.run("%gpumem pause")
-    notebook.run("free(a); b = alloc(4 << 20)")
+    notebook.run("b = alloc(4 << 20); free(a)")  # at another address than the one that is freed
     assert "on" in notebook.run("%gpumem on")
     session = notebook.shell._gpumem_magics.session
     snapshot = session.snapshot()

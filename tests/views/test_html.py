@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gpumem_magic.analysis.byte_ledger import byte_ledger
 from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.overview import overview
 from gpumem_magic.analysis.recording_report import recording_report
+from gpumem_magic.model.frameworks import FrameworkMemory
+from gpumem_magic.views.byte_ledger import render_byte_ledger
 from gpumem_magic.views.cell_report import render_cell_report
 from gpumem_magic.views.cell_table import render_cell_table
 from gpumem_magic.views.chart import chart
@@ -41,6 +45,9 @@ def every_answer() -> Iterator[tuple[str, str]]:
     seen = overview(planted_history(snapshot))
     yield "overview", render_overview(seen)["text/html"]
     yield "timeline", render_timeline(seen)["text/html"]
+    problem = FrameworkMemory(name=MARKUP, version=MARKUP, problem=MARKUP)
+    told = dataclasses.replace(planted_history(snapshot), frameworks=(problem,))
+    yield "ledger", render_byte_ledger(byte_ledger(told))["text/html"]
     yield "status", render_status([(MARKUP, MARKUP, "error")], title=MARKUP, next_=MARKUP)["text/html"]
 
 

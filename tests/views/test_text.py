@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from gpumem_magic.analysis.byte_ledger import byte_ledger
 from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.analysis.timelines import Timeline
+from gpumem_magic.views.byte_ledger import byte_ledger_text
 from gpumem_magic.views.cell_report import cell_report_text
 from gpumem_magic.views.cell_table import cell_table_text
 from gpumem_magic.views.recording_report import recording_report_text
@@ -36,6 +38,16 @@ SCENES = {
 def test_cell_report(golden: Callable[[str, str], None], scene: str, width: int) -> None:
     recording, cell = SCENES[scene]()
     golden(f"cell_{scene}_{width}.txt", cell_report_text(cell_report(recording.snapshot(), cell), width=width))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_byte_ledger(golden: Callable[[str, str], None], width: int) -> None:
+    golden(f"ledger_{width}.txt", byte_ledger_text(byte_ledger(scenes.every_owner()), width=width))
+
+
+def test_byte_ledger_of_a_device_that_nobody_measured(golden: Callable[[str, str], None]) -> None:
+    recording, _ = scenes.training(simulated=True, degraded="CUPTI is held by Nsight Systems")
+    golden("ledger_unmeasured.txt", byte_ledger_text(byte_ledger(recording.snapshot()), width=100))
 
 
 def test_cell_report_of_a_quiet_cell(golden: Callable[[str, str], None]) -> None:
