@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "binding_graph.h"
 #include "frame_walker.h"
 #include "replay.h"
 #include "sampler.h"
@@ -319,4 +320,5 @@ NB_MODULE(_core, m) {
         return tables_dict(replay_events(events.c_str(), events.size() / sizeof(Event)));
       },
       nb::arg("events"), "Tables after these events, from an empty ledger.");
+  bind_graph(m);
 }

@@ -24,6 +24,11 @@ SAME_OFFSET(f_executable);
 SAME_OFFSET(instr_ptr);
 #endif
 
+#if PY_VERSION_HEX < 0x030C0000
+/* frame_variables.cpp reads the variables behind the head. */
+_Static_assert(sizeof(GpumemFrame) == offsetof(_PyInterpreterFrame, localsplus), "frame layout: localsplus");
+#endif
+
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
 _Static_assert(FRAME_OWNED_BY_CSTACK >= GPUMEM_OWNED_BY_INTERPRETER, "frames of the interpreter");
 #endif

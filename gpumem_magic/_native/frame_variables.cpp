@@ -1,0 +1,55 @@
+#include "frame_variables.h"
+
+#include "frame_layout.h"
+
+namespace gpumem {
+namespace {
+
+#if PY_VERSION_HEX < 0x030C0000
+// 3.11 has no PyFrame_GetVar. The variables follow the frame's head; a cell in place of a variable holds its value.
+PyObject* variable(PyFrameObject* frame, PyCodeObject*, Py_ssize_t index, PyObject*) {
+  struct FrameObject {
+    PyObject_HEAD PyFrameObject* f_back;
+    GpumemFrame* f_frame;
+  };
+  auto* head = reinterpret_cast<FrameObject*>(frame)->f_frame;
+  PyObject* value = reinterpret_cast<PyObject**>(head + 1)[index];
+  if (value != nullptr && PyCell_Check(value)) value = PyCell_GET(value);
+  Py_XINCREF(value);
+  return value;
+}
+#else
+PyObject* variable(PyFrameObject* frame, PyCodeObject*, Py_ssize_t, PyObject* name) {
+  PyObject* value = PyFrame_GetVar(frame, name);
+  if (value == nullptr && PyErr_ExceptionMatches(PyExc_NameError)) PyErr_Clear();  // not bound now
+  return value;
+}
+#endif
+
+bool append_variable(PyObject* list, PyObject* name, PyObject* value) {
+  PyObject* pair = PyTuple_Pack(2, name, value);
+  const bool good = pair != nullptr && PyList_Append(list, pair) == 0;
+  Py_XDECREF(pair);
+  return good;
+}
+
+}  // namespace
+
+PyObject* frame_variables(PyFrameObject* frame) {
+  PyObject* list = PyList_New(0);
+  if (list == nullptr) return nullptr;
+  PyCodeObject* code = PyFrame_GetCode(frame);
+  bool good = true;
+  for (Py_ssize_t i = 0; good && (code->co_flags & CO_OPTIMIZED) != 0 && i < code->co_nlocalsplus; ++i) {
+    PyObject* name = PyTuple_GET_ITEM(code->co_localsplusnames, i);
+    PyObject* value = variable(frame, code, i, name);
+    if (value != nullptr) good = append_variable(list, name, value);
+    if (value == nullptr && PyErr_Occurred() != nullptr) good = false;
+    Py_XDECREF(value);
+  }
+  Py_DECREF(code);
+  if (!good) Py_CLEAR(list);
+  return list;
+}
+
+}  // namespace gpumem

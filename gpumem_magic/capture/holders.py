@@ -1,0 +1,262 @@
+"""Who holds device memory: from Python objects that know it to the names that keep them alive.
+
+``find_holders`` looks at every object that the garbage collector knows, in slices, so that other threads run in between
+and a KeyboardInterrupt is served. It never runs the collector, keeps nothing, and its answer is plain data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import traceback
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from gpumem_magic import _core
+from gpumem_magic.analysis.retention import MEMORY_DTYPE, classify, memory_at
+from gpumem_magic.capture.known_memory import known_memory
+from gpumem_magic.capture.retention_words import path_words, type_name
+from gpumem_magic.capture.roots import is_ours
+from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from gpumem_magic.capture.frameworks.framework import Framework
+    from gpumem_magic.capture.known_memory import KnownMemory
+    from gpumem_magic.capture.roots import Namespace, Roots
+
+_SLICE = 20_000
+"""Objects that are looked at in one go: a few milliseconds."""
+
+_ANCHORED, _NAMESPACE = 1, 2  # NodeFlag of retention.h
+
+
+class Progress(NamedTuple):
+    """How far the search is."""
+
+    done: int
+    total: int
+
+
+def find_holders(
+    frameworks: Sequence[Framework],
+    roots: Callable[[], Roots],
+    *,
+    allocations: np.ndarray | None = None,
+    addresses: Collection[int] | None = None,
+    named: int = 50,
+    names_each: int = 8,
+    progress: Callable[[Progress], None] | None = None,
+) -> Holders:
+    """Who holds the device memory that Python objects know now.
+
+    Args:
+        frameworks: who tells which objects keep device memory.
+        roots: makes the roots; called once, after the objects were listed.
+        allocations: driver memory that is in no framework's pool (MEMORY_DTYPE): raw pointers are searched for it.
+        addresses: only memory that contains one of these; all when None.
+        named: for how many memories, largest first, names are looked for.
+        names_each: names of each class shown per memory.
+        progress: told after each slice; what it raises ends the search.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()  # our own objects must not make the collector run: it would run finalisers of the user's
+    search = _Search(frameworks, allocations)
+    try:
+        search.scan(roots, progress)
+        return search.answer(addresses, named, names_each)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # what is raised must not keep what we looked at
+        raise
+    finally:
+        search.close()
+        if was_enabled:
+            gc.enable()
+
+
+@dataclasses.dataclass(slots=True)
+class _Entries:
+    """Every name, and the node that it refers to. Labels are made for those that are shown."""
+
+    nodes: np.ndarray
+    classes: np.ndarray
+    sources: np.ndarray  # index into ``owners``
+    owners: list[Any]  # Root or Namespace
+    keys: list[Any]  # of a namespace's entry
+
+    def label(self, entry: int) -> str:
+        owner = self.owners[self.sources[entry]]
+        return str(owner.label(self.keys[entry])) if hasattr(owner, "names") else str(owner.label)
+
+
+class _Search:
+    """One search. Refers to every object there is until it is closed."""
+
+    def __init__(self, frameworks: Sequence[Framework], allocations: np.ndarray | None) -> None:
+        self._frameworks = [framework for framework in frameworks if framework.is_imported()]
+        self._allocations = np.empty(0, MEMORY_DTYPE) if allocations is None else np.sort(allocations, order="address")
+        self.objects: list[Any] = gc.get_objects()
+        begins = np.ascontiguousarray(self._allocations["address"])
+        self._graph = _core.ObjectGraph(self.objects, begins, begins + self._allocations["bytes"])
+        self._listed = len(self.objects)
+        self._roots: Roots | None = None
+
+    def close(self) -> None:
+        """Let go of every object, a slice at a time."""
+        self._roots = None
+        del self._graph
+        while self.objects:
+            del self.objects[-_SLICE:]
+
+    def scan(self, roots: Callable[[], Roots], progress: Callable[[Progress], None] | None) -> None:
+        while self._graph.index(_SLICE):
+            pass  # other threads have their turn between slices
+        self._roots = roots()
+        self._graph.add([root.object for root in self._roots.roots])
+        self._graph.add([namespace.names for namespace in self._roots.namespaces])
+        done = 0
+        while self._graph.scan(_SLICE):
+            done += _SLICE
+            if progress is not None:
+                progress(Progress(done, len(self.objects)))
+
+    def answer(self, addresses: Collection[int] | None, named: int, names_each: int) -> Holders:
+        assert self._roots is not None
+        offsets, targets, counts = self._columns()
+        flags = np.zeros(len(counts), np.uint8)
+        entries = self._entries(self._roots, flags)
+        known = known_memory(self._frameworks, self._allocations, self.objects, self._listed)
+        retention = _core.Retention(
+            offsets,
+            targets,
+            counts,
+            flags,
+            entries.nodes,
+            entries.classes,
+            np.ascontiguousarray(known.holds["node"]),
+            np.ascontiguousarray(known.holds["memory"]),
+            np.ascontiguousarray(known.holds["hidden"]),
+            np.ascontiguousarray(known.memory["bytes"]),
+        )
+        return _Telling(self, self._roots, entries, known, retention).holders(addresses, named, names_each)
+
+    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        offsets, targets, counts = self._graph.columns()
+        return np.frombuffer(offsets, np.int64), np.frombuffer(targets, np.int32), np.frombuffer(counts, np.int64)
+
+    def _find(self, objects: list[Any]) -> np.ndarray:
+        return np.frombuffer(self._graph.find(objects), np.int32)
+
+    def _entries(self, roots: Roots, flags: np.ndarray) -> _Entries:
+        """Every name that refers to a node, and in ``flags`` what must not be followed."""
+        namespaces = self._find([namespace.names for namespace in roots.namespaces])
+        flags[namespaces[namespaces >= 0]] = _NAMESPACE | _ANCHORED
+        owners = [*roots.roots, *(each for each in roots.namespaces if not is_ours(each.prefix))]
+        keys: list[Any] = [None] * len(roots.roots)
+        values: list[Any] = [root.object for root in roots.roots]
+        counts = [1] * len(roots.roots)
+        for namespace in owners[len(roots.roots) :]:
+            counts.append(_extend(keys, values, namespace))
+        nodes = self._find(values)
+        anchors = np.array([root.is_anchor for root in roots.roots], bool)
+        is_anchor = np.zeros(len(nodes), bool)
+        is_anchor[: len(anchors)] = anchors
+        flags[nodes[is_anchor & (nodes >= 0)]] |= _ANCHORED
+        kept = np.flatnonzero((nodes >= 0) & (is_anchor | (flags[nodes] == 0)))
+        sources = np.repeat(np.arange(len(owners)), counts)[kept]
+        classes = np.array([owner.held_by for owner in owners], np.uint8)
+        return _Entries(nodes[kept], classes[sources], sources, owners, [keys[index] for index in kept.tolist()])
+
+
+class _Telling:
+    """Puts what the native core found into words."""
+
+    def __init__(self, search: _Search, roots: Roots, entries: _Entries, known: KnownMemory, retention: Any) -> None:
+        self._objects = search.objects
+        self._cell_labels = roots.cell_labels
+        self._entries = entries
+        self._known = known
+        self._retention = retention
+        self._exclusive = np.frombuffer(retention.exclusive_bytes(), np.uint64)
+
+    def holders(self, addresses: Collection[int] | None, named: int, names_each: int) -> Holders:
+        reaching = np.frombuffer(self._retention.reaching_classes(), np.uint32).tolist()
+        fates = np.frombuffer(self._retention.fates(), np.uint8).tolist()
+        order = np.argsort(-self._known.memory["bytes"].astype(np.int64), kind="stable")
+        if addresses is not None:
+            order = order[np.isin(order, memory_at(self._known.memory, addresses))]
+        holders = []
+        for place, memory in enumerate(order.tolist()):
+            held_by = self._held_by(memory, reaching[memory], fates[memory])
+            holders.append(self._holder(memory, held_by, names_each if place < named else 0))
+        return Holders(holders=tuple(holders), totals=self._totals(), objects=len(self._objects))
+
+    def _held_by(self, memory: int, reaching: int, fate: int) -> HeldBy:
+        held_by = classify(reaching, fate)
+        # A block that a framework handed out and that no object of its own knows is in the hands of native code.
+        is_block = bool(self._known.frameworks(memory))
+        return HeldBy.OPAQUE if held_by is HeldBy.LOST and is_block else held_by
+
+    def _holder(self, memory: int, held_by: HeldBy, names_each: int) -> Holder:
+        row = self._known.memory[memory]
+        paths: list[tuple[int, list[int]]] = []
+        total = 0
+        if names_each:
+            paths, total = self._retention.paths(memory, names_each)
+        names = sorted((self._name(memory, *path) for path in paths), key=lambda each: each[:2])
+        nodes = paths[0][1] if paths else self._known.holders(memory)[:1]
+        return Holder(
+            address=int(row["address"]),
+            bytes=int(row["bytes"]),
+            device=int(row["device"]),
+            frameworks=self._known.frameworks(memory),
+            type_name=type_name(type(self._objects[nodes[-1]])) if nodes else "",
+            held_by=held_by,
+            names=tuple(name for *_, name in names),
+            name_count=total,
+            path="" if paths or not names_each else self._unreached_words(memory),
+        )
+
+    def _name(self, memory: int, entry: int, nodes: list[int]) -> tuple[int, int, Name]:
+        """A name, and what it is ordered by."""
+        label = self._entries.label(entry)
+        held_by = HeldBy(int(self._entries.classes[entry]))
+        exclusive = int(self._exclusive[entry])
+        path = self._words(label, memory, nodes)
+        return held_by, len(nodes), Name(name=label, path=path, held_by=held_by, exclusive_bytes=exclusive)
+
+    def _words(self, label: str, memory: int, nodes: list[int]) -> str:
+        words = path_words(label, [self._objects[node] for node in nodes], self._cell_labels)
+        hidden = self._known.hidden_label(memory, nodes[-1])
+        return f"{words} → {hidden}" if hidden else words
+
+    def _unreached_words(self, memory: int) -> str:
+        nodes = self._retention.unreached_path(memory)
+        if not nodes:
+            return ""
+        return self._words(f"<{type_name(type(self._objects[nodes[0]]))}>", memory, nodes)
+
+    def _totals(self) -> tuple[NameTotal, ...]:
+        totals = [
+            NameTotal(
+                name=self._entries.label(entry),
+                held_by=HeldBy(int(self._entries.classes[entry])),
+                exclusive_bytes=int(self._exclusive[entry]),
+            )
+            for entry in np.flatnonzero(self._exclusive).tolist()
+        ]
+        return tuple(sorted(totals, key=lambda total: (-total.exclusive_bytes, total.name)))
+
+
+def _extend(keys: list[Any], values: list[Any], namespace: Namespace) -> int:
+    """Add a namespace's entries; returns how many."""
+    before = len(keys)
+    if namespace.leave_out:
+        kept = {key: value for key, value in namespace.names.items() if key not in namespace.leave_out}
+    else:
+        kept = namespace.names
+    keys.extend(kept)
+    values.extend(kept.values())
+    return len(keys) - before

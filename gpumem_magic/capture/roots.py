@@ -1,0 +1,171 @@
+"""Names that a person knows and that keep objects alive: the roots of every path to device memory.
+
+Nothing here runs code of the user's: modules, frames and exceptions are read through the descriptors of their own
+built-in types. What is returned refers to the user's objects, so it is to be dropped as soon as it was used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from gpumem_magic import _core
+from gpumem_magic.analysis.frames import frame_place
+from gpumem_magic.model.holders import HeldBy
+from gpumem_magic.model.stacks import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PACKAGE = __name__.partition(".")[0]
+_OURS = str(pathlib.Path(__file__).parents[1]) + "/"
+_LAST = ("last_exc", "last_value", "last_traceback")
+_MODULE_DICT = types.ModuleType.__dict__["__dict__"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Root:
+    """One name and what it refers to."""
+
+    label: str
+    held_by: HeldBy
+    object: object
+    is_anchor: bool = False  # references to it from elsewhere are not followed: this is its one name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Namespace:
+    """A dictionary each of whose values has a name: ``prefix + key + suffix``."""
+
+    prefix: str
+    held_by: HeldBy
+    names: dict[Any, Any]
+    suffix: str = ""
+    leave_out: frozenset[str] = frozenset()
+
+    def label(self, key: object) -> str:
+        name = key if type(key) is str else repr(key) if type(key) is int else "<key>"
+        return f"{self.prefix}{name}{self.suffix}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Shell:
+    """What an IPython shell keeps, handed in as plain objects by who may import IPython."""
+
+    shell: object
+    user_ns: dict[str, Any]
+    out: dict[Any, Any]
+    last_result: object = None  # shell.last_execution_result
+    tracebacks: tuple[tuple[str, object], ...] = ()  # (label, traceback or frame): InteractiveTB, the debugger
+    cell_labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # "In [3]" by the file name of its code
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Roots:
+    """Where every search begins."""
+
+    roots: tuple[Root, ...]
+    namespaces: tuple[Namespace, ...]
+    cell_labels: Mapping[str, str]
+
+    def self_check(self) -> None:
+        """Assert that no dictionary is two namespaces."""
+        known = {id(namespace.names) for namespace in self.namespaces}
+        assert len(known) == len(self.namespaces), "a dictionary is two namespaces"
+
+
+def collect_roots(shell: Shell | None = None) -> Roots:
+    """All roots there are now. Refers to the user's objects: to be dropped after use."""
+    labels = {} if shell is None else shell.cell_labels
+    roots = list(_exception_roots())
+    namespaces: dict[int, Namespace] = {}
+    if shell is not None:
+        roots += _shell_roots(shell)
+        _add(namespaces, Namespace("Out[", HeldBy.NOTEBOOK, shell.out, "]"))
+        _add(namespaces, Namespace("", HeldBy.NOTEBOOK, shell.user_ns))
+    for namespace in _module_namespaces():
+        _add(namespaces, namespace)
+    roots += _frame_roots(labels, namespaces)
+    return Roots(tuple(roots), tuple(namespaces.values()), labels)
+
+
+def _add(namespaces: dict[int, Namespace], namespace: Namespace) -> None:
+    namespaces.setdefault(id(namespace.names), namespace)
+
+
+def _exception_roots() -> Iterator[Root]:
+    for name in _LAST:
+        value = sys.__dict__.get(name)
+        if value is not None:
+            yield Root(f"sys.{name}", HeldBy.EXCEPTION, value)
+
+
+def _shell_roots(shell: Shell) -> Iterator[Root]:
+    yield Root("get_ipython()", HeldBy.LIBRARY, shell.shell, is_anchor=True)
+    if shell.last_result is not None:
+        yield Root("get_ipython().last_execution_result", HeldBy.EXCEPTION, shell.last_result, is_anchor=True)
+    for label, value in shell.tracebacks:
+        yield Root(label, HeldBy.EXCEPTION, value)
+
+
+def _module_namespaces() -> Iterator[Namespace]:
+    """One namespace per module. The script's own variables have the names that its author gave them."""
+    for name, module in list(sys.modules.items()):
+        if not issubclass(type(module), types.ModuleType):
+            continue
+        names = _MODULE_DICT.__get__(module)
+        if type(names) is not dict:
+            continue
+        if name == "__main__":
+            yield Namespace("", HeldBy.NOTEBOOK, names)
+        elif name == "sys":
+            yield Namespace("sys.", HeldBy.LIBRARY, names, leave_out=frozenset(_LAST))
+        else:
+            yield Namespace(f"{name}.", HeldBy.LIBRARY, names)
+    yield Namespace("sys.modules['", HeldBy.LIBRARY, sys.modules, "']")
+
+
+def is_ours(module_prefix: str) -> bool:
+    """Whether a namespace's prefix is one of this package's modules."""
+    return module_prefix.rstrip(".").partition(".")[0] == _PACKAGE
+
+
+# Running code
+
+
+def _frame_roots(labels: Mapping[str, str], namespaces: dict[int, Namespace]) -> Iterator[Root]:
+    for frame in _running_frames():
+        code = frame.f_code
+        if code.co_filename.startswith(_OURS):
+            continue
+        place = frame_label(frame, frame.f_lineno or 0, labels)
+        for name, value in _core.frame_variables(frame):
+            yield Root(f"{place}, local {name}", HeldBy.RUNNING, value)
+        suffix = f" of {place}"
+        if type(frame.f_globals) is dict:
+            _add(namespaces, Namespace("global ", HeldBy.RUNNING, frame.f_globals, suffix))
+        if not code.co_flags & _OPTIMIZED and type(frame.f_locals) is dict:
+            _add(namespaces, Namespace("local ", HeldBy.RUNNING, frame.f_locals, suffix))
+
+
+_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: variables are not in a dictionary
+
+
+def _running_frames() -> Iterator[types.FrameType]:
+    """The frames of all threads, innermost first."""
+    for innermost in sys._current_frames().values():  # noqa: SLF001
+        frame: types.FrameType | None = innermost
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+
+
+def frame_label(frame: types.FrameType, line: int, labels: Mapping[str, str]) -> str:
+    """``train_step() in In [3]:4``; only the place for code that is in no function."""
+    code = frame.f_code
+    place = frame_place(Frame(filename=code.co_filename, function="", line=line), labels)
+    function = code.co_qualname.rpartition("<locals>.")[2]
+    return place if function == "<module>" else f"{function}() in {place}"

@@ -1,0 +1,84 @@
+"""Who keeps device memory alive, in words: plain data that refers to none of the objects it tells of."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class HeldBy(enum.IntEnum):
+    """Why memory is still there. Of several reasons the first counts."""
+
+    NOTEBOOK = 0
+    EXCEPTION = 1
+    RUNNING = 2
+    LIBRARY = 3
+    AUTOGRAD = 4
+    GARBAGE = 5
+    OPAQUE = 6
+    LOST = 7
+
+
+HELD_BY_LABELS = {
+    HeldBy.NOTEBOOK: "held by notebook",
+    HeldBy.EXCEPTION: "held by exception",
+    HeldBy.RUNNING: "held by running code",
+    HeldBy.LIBRARY: "held by library or module",
+    HeldBy.AUTOGRAD: "autograd graph",
+    HeldBy.GARBAGE: "garbage cycle",
+    HeldBy.OPAQUE: "opaque",
+    HeldBy.LOST: "lost",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """A name that a person knows, and the shortest way from it to some memory."""
+
+    name: str  # "model", "Out[7]", "train() in train.py:12, local x"
+    path: str  # "model.layers[3].weight"
+    held_by: HeldBy
+    exclusive_bytes: int  # of all memory, not of this one alone: what goes when only this name goes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """One piece of device memory and who keeps it alive."""
+
+    address: int
+    bytes: int
+    device: int
+    frameworks: tuple[str, ...]  # whose objects know it; several when they share it; empty for a raw pointer
+    type_name: str  # of the object that knows it, "" when there is none
+    held_by: HeldBy
+    names: tuple[Name, ...]  # those that a person would rather read first; as many as were asked for
+    name_count: int  # all that reach it: the memory goes when all of them went; 0 where names were not asked for
+    path: str = ""  # where no name reaches it: from what is held from outside, or from the object itself
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NameTotal:
+    """What one name alone keeps alive."""
+
+    name: str
+    held_by: HeldBy
+    exclusive_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Holders:
+    """All device memory that Python objects know, largest first, and what each name alone would free."""
+
+    holders: tuple[Holder, ...] = ()
+    totals: tuple[NameTotal, ...] = ()
+    objects: int = 0  # that were looked at
+
+    def self_check(self) -> None:
+        """Assert that memory is counted once, and that no more can be freed than there is."""
+        ordered = sorted(self.holders, key=lambda holder: holder.address)
+        for one, other in zip(ordered, ordered[1:], strict=False):
+            assert one.address + one.bytes <= other.address, "memory is counted twice"
+        held = sum(holder.bytes for holder in self.holders)
+        assert sum(total.exclusive_bytes for total in self.totals) <= held, "names free more than there is"
+        for holder in self.holders:
+            assert len(holder.names) <= holder.name_count, "more names than were counted"
