@@ -191,7 +191,12 @@ class _Telling:
         for place, memory in enumerate(order.tolist()):
             held_by = self._held_by(memory, reaching[memory], fates[memory])
             holders.append(self._holder(memory, held_by, names_each if place < named else 0))
-        return Holders(holders=tuple(holders), totals=self._totals(), objects=len(self._objects))
+        return Holders(
+            holders=tuple(holders),
+            totals=self._totals(),
+            bytes=int(self._known.memory["bytes"].sum()),
+            objects=len(self._objects),
+        )
 
     def _held_by(self, memory: int, reaching: int, fate: int) -> HeldBy:
         held_by = classify(reaching, fate)

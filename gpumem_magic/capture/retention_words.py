@@ -6,6 +6,7 @@ types: no ``__repr__``, property, ``__getattr__`` or ``__class__`` of the user's
 
 from __future__ import annotations
 
+import _thread
 import collections
 import functools
 import types
@@ -251,6 +252,14 @@ def _lru_cache_step(path: Sequence[Any]) -> _Step | None:
     return _Step(f"functools.lru_cache of {function.rpartition('<locals>.')[2]}", used, is_code=False)
 
 
+def _thread_local_step(path: Sequence[Any]) -> _Step | None:
+    """A thread's values are in a dictionary of their own, in one dictionary of all threads."""
+    if len(path) < 4 or type(path[1]) is not dict or type(path[2]) is not dict:  # noqa: PLR2004
+        return None
+    name = _name_in(path[2], path[3])
+    return None if name is None else _Step(f".{name}", 3)
+
+
 def _cell_step(path: Sequence[Any]) -> _Step | None:
     return _Step("cell contents", 1, is_code=False)
 
@@ -329,6 +338,7 @@ _DESCRIBERS: tuple[tuple[Any, Callable[[Sequence[Any]], _Step | None]], ...] = (
     (_METHOD_TYPES, _method_step),
     (functools.partial, _partial_step),
     (_LRU_CACHE, _lru_cache_step),
+    (_thread._local, _thread_local_step),  # noqa: SLF001
     (types.CellType, _cell_step),
     (BaseException, _exception_step),
     (tuple(_COROUTINES), _coroutine_step),

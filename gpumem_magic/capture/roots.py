@@ -6,6 +6,7 @@ built-in types. What is returned refers to the user's objects, so it is to be dr
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import pathlib
 import sys
@@ -80,10 +81,13 @@ class Roots:
 def collect_roots(shell: Shell | None = None) -> Roots:
     """All roots there are now. Refers to the user's objects: to be dropped after use."""
     labels = {} if shell is None else shell.cell_labels
-    roots = list(_exception_roots())
+    roots = [*_exception_roots(), *_context_roots()]
     namespaces: dict[int, Namespace] = {}
     if shell is not None:
         roots += _shell_roots(shell)
+        _add(
+            namespaces, Namespace(_LAST_RESULT, HeldBy.EXCEPTION, _last_result(shell), leave_out=frozenset({"result"}))
+        )
         _add(namespaces, Namespace("Out[", HeldBy.NOTEBOOK, shell.out, "]"))
         _add(namespaces, Namespace("", HeldBy.NOTEBOOK, shell.user_ns))
     for namespace in _module_namespaces():
@@ -103,12 +107,26 @@ def _exception_roots() -> Iterator[Root]:
             yield Root(f"sys.{name}", HeldBy.EXCEPTION, value)
 
 
+def _context_roots() -> Iterator[Root]:
+    """Context variables of this thread. Its context itself is known to native code alone."""
+    for variable, value in contextvars.copy_context().items():
+        yield Root(f"context variable {variable.name}", HeldBy.LIBRARY, value)
+
+
 def _shell_roots(shell: Shell) -> Iterator[Root]:
     yield Root("get_ipython()", HeldBy.LIBRARY, shell.shell, is_anchor=True)
-    if shell.last_result is not None:
-        yield Root("get_ipython().last_execution_result", HeldBy.EXCEPTION, shell.last_result, is_anchor=True)
+    yield Root(f"{_LAST_RESULT}result", HeldBy.NOTEBOOK, _last_result(shell).get("result"))
     for label, value in shell.tracebacks:
         yield Root(label, HeldBy.EXCEPTION, value)
+
+
+_LAST_RESULT = "get_ipython().last_execution_result."
+
+
+def _last_result(shell: Shell) -> dict[Any, Any]:
+    """The attributes of IPython's record of the last cell: its value and its exceptions."""
+    names: dict[Any, Any] | None = _core.instance_dict(shell.last_result)
+    return {} if names is None else names
 
 
 def _module_namespaces() -> Iterator[Namespace]:

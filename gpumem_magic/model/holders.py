@@ -67,10 +67,11 @@ class NameTotal:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Holders:
-    """All device memory that Python objects know, largest first, and what each name alone would free."""
+    """Device memory that Python objects know, largest first, and what each name alone would free."""
 
-    holders: tuple[Holder, ...] = ()
-    totals: tuple[NameTotal, ...] = ()
+    holders: tuple[Holder, ...] = ()  # those that were asked for
+    totals: tuple[NameTotal, ...] = ()  # of all memory
+    bytes: int = 0  # of all memory
     objects: int = 0  # that were looked at
 
     def self_check(self) -> None:
@@ -78,7 +79,7 @@ class Holders:
         ordered = sorted(self.holders, key=lambda holder: holder.address)
         for one, other in zip(ordered, ordered[1:], strict=False):
             assert one.address + one.bytes <= other.address, "memory is counted twice"
-        held = sum(holder.bytes for holder in self.holders)
-        assert sum(total.exclusive_bytes for total in self.totals) <= held, "names free more than there is"
+        assert sum(holder.bytes for holder in self.holders) <= self.bytes, "holders hold more than there is"
+        assert sum(total.exclusive_bytes for total in self.totals) <= self.bytes, "names free more than there is"
         for holder in self.holders:
             assert len(holder.names) <= holder.name_count, "more names than were counted"
