@@ -1,4 +1,4 @@
-"""Who holds it, on a million Python objects: time, memory above what was there, and the longest time without a turn.
+"""Who holds it, on a million Python objects: time, memory above what was there, longest wait for a turn.
 
 A million objects are kept in nested lists, dictionaries and instances, a thousand of them arrays of a made-up framework.
 Another thread notes when it had its turn, as the kernel's own threads would. Run: ``python -m benchmarks.holders``.
@@ -66,7 +66,7 @@ class Arrays:
             if kind is Array
         ]
 
-    def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:
+    def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002
         return []
 
 

@@ -137,6 +137,7 @@ void bind_graph(nb::module_& m) {
   m.def("frame_variables", variables, nb::arg("frame"), nb::sig("def frame_variables(frame: object) -> list"),
         "(name, value) of a frame's local, cell and free variables, without the dictionary that f_locals leaves.");
   m.def("instance_dict", instance_dict, nb::arg("object").none(),
+        nb::sig("def instance_dict(object: object | None) -> dict | None"),
         "The dictionary of an object's attributes, whatever its class defines as __dict__; None when it has none.");
   nb::class_<ObjectGraph>(m, "ObjectGraph",
                           "Which of a list of objects refer to which. The list grows by what is found.")

@@ -1,5 +1,6 @@
 #include "frame_variables.h"
 
+#define _Bool bool  // the mirror structs are shared with C
 #include "frame_layout.h"
 
 namespace gpumem {

@@ -153,7 +153,7 @@ class _Search:
         """Every name that refers to a node, and in ``flags`` what must not be followed."""
         namespaces = self._find([namespace.names for namespace in roots.namespaces])
         flags[namespaces[namespaces >= 0]] = _NAMESPACE | _ANCHORED
-        owners = [*roots.roots, *(each for each in roots.namespaces if not is_ours(each.prefix))]
+        owners: list[Any] = [*roots.roots, *(each for each in roots.namespaces if not is_ours(each.prefix))]
         keys: list[Any] = [None] * len(roots.roots)
         values: list[Any] = [root.object for root in roots.roots]
         counts = [1] * len(roots.roots)

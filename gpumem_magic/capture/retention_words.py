@@ -1,6 +1,6 @@
 """A path of objects in the words that a person would type: ``model.layers[3].weight``.
 
-Only objects on a path that is shown are looked into, and only through the descriptors and methods of their built-in base
+Only objects on a path that is shown are looked into, and only through descriptors and methods of their built-in base
 types: no ``__repr__``, property, ``__getattr__`` or ``__class__`` of the user's is ever called.
 """
 
@@ -16,7 +16,7 @@ from gpumem_magic import _core
 from gpumem_magic.capture.roots import frame_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _KEY_LENGTH = 40
 _PLAIN_KEYS = (str, int, bool, float, bytes, type(None))
@@ -96,7 +96,7 @@ def _dict_step(path: Sequence[Any]) -> _Step | None:
     for key, value in dict.items(parent):
         if value is child:
             return _Step(f"[{key_words(key)}]", 1)
-    for key in dict.keys(parent):  # noqa: SIM118 - a subclass may iterate as it likes
+    for key in dict.keys(parent):  # a subclass may iterate as it likes
         if key is child:
             return _Step("dict key", 1, is_code=False)
     return None
@@ -260,7 +260,7 @@ def _thread_local_step(path: Sequence[Any]) -> _Step | None:
     return None if name is None else _Step(f".{name}", 3)
 
 
-def _cell_step(path: Sequence[Any]) -> _Step | None:
+def _cell_step(_path: Sequence[Any]) -> _Step | None:
     return _Step("cell contents", 1, is_code=False)
 
 

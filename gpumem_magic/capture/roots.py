@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PACKAGE = __name__.partition(".")[0]
 _OURS = str(pathlib.Path(__file__).parents[1]) + "/"
 _LAST = ("last_exc", "last_value", "last_traceback")
-_MODULE_DICT = types.ModuleType.__dict__["__dict__"]
+_MODULE_DICT: Any = vars(types.ModuleType)["__dict__"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,8 +157,6 @@ def is_ours(module_prefix: str) -> bool:
 def _frame_roots(labels: Mapping[str, str], namespaces: dict[int, Namespace]) -> Iterator[Root]:
     for frame in _running_frames():
         code = frame.f_code
-        if code.co_filename.startswith(_OURS):
-            continue
         place = frame_label(frame, frame.f_lineno or 0, labels)
         for name, value in _core.frame_variables(frame):
             yield Root(f"{place}, local {name}", HeldBy.RUNNING, value)
@@ -172,13 +170,21 @@ def _frame_roots(labels: Mapping[str, str], namespaces: dict[int, Namespace]) ->
 _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: variables are not in a dictionary
 
 
-def _running_frames() -> Iterator[types.FrameType]:
-    """The frames of all threads, innermost first."""
+def _running_frames() -> list[types.FrameType]:
+    """The frames of all threads but our own, innermost first.
+
+    No frame of ours may be left in a variable: a frame that refers to itself outlives its function, and with it
+    everything that it knows.
+    """
+    found: list[types.FrameType] = []
     for innermost in sys._current_frames().values():  # noqa: SLF001
         frame: types.FrameType | None = innermost
         while frame is not None:
-            yield frame
+            if not frame.f_code.co_filename.startswith(_OURS):
+                found.append(frame)
             frame = frame.f_back
+    del innermost
+    return found
 
 
 def frame_label(frame: types.FrameType, line: int, labels: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 
 
 class HeldBy(enum.IntEnum):
@@ -77,7 +78,7 @@ class Holders:
     def self_check(self) -> None:
         """Assert that memory is counted once, and that no more can be freed than there is."""
         ordered = sorted(self.holders, key=lambda holder: holder.address)
-        for one, other in zip(ordered, ordered[1:], strict=False):
+        for one, other in itertools.pairwise(ordered):
             assert one.address + one.bytes <= other.address, "memory is counted twice"
         assert sum(holder.bytes for holder in self.holders) <= self.bytes, "holders hold more than there is"
         assert sum(total.exclusive_bytes for total in self.totals) <= self.bytes, "names free more than there is"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_shortest_paths_from_every_name(graph: Graph) -> None:
         assert total == len(found)
         for entry, nodes in found:
             assert nodes[0] == graph.entries[entry][0]
-            assert all(step in followed for step in zip(nodes, nodes[1:], strict=False))
+            assert all(step in followed for step in itertools.pairwise(nodes))
             assert any(node == nodes[-1] and each == memory for node, each, _ in graph.holds)
 
 
