@@ -1,6 +1,6 @@
-"""Who holds it, on a million Python objects: time, memory above what was there, longest wait for a turn.
+"""Who holds it, on a million Python objects: time, memory beside what was there, longest wait.
 
-A million objects are kept in nested lists, dictionaries and instances, a thousand of them arrays of a made-up framework.
+A million objects lie in nested lists, dictionaries and instances, a thousand of them arrays of a made-up framework.
 Another thread notes when it had its turn, as the kernel's own threads would. Run: ``python -m benchmarks.holders``.
 """
 

@@ -17,7 +17,7 @@ from gpumem_magic import _core
 from gpumem_magic.analysis.retention import MEMORY_DTYPE, classify, memory_at
 from gpumem_magic.capture.known_memory import known_memory
 from gpumem_magic.capture.retention_words import path_words, type_name
-from gpumem_magic.capture.roots import is_ours
+from gpumem_magic.capture.roots import SHELL_PREFIX, is_ours
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _Search:
             pass  # other threads have their turn between slices
         self._roots = roots()
         self._graph.add([root.object for root in self._roots.roots])
-        self._graph.add([namespace.names for namespace in self._roots.namespaces])
+        self._graph.add(_dictionaries(self._roots))
         done = 0
         while self._graph.scan(_SLICE):
             done += _SLICE
@@ -151,7 +151,7 @@ class _Search:
 
     def _entries(self, roots: Roots, flags: np.ndarray) -> _Entries:
         """Every name that refers to a node, and in ``flags`` what must not be followed."""
-        namespaces = self._find([namespace.names for namespace in roots.namespaces])
+        namespaces = self._find(_dictionaries(roots))
         flags[namespaces[namespaces >= 0]] = _NAMESPACE | _ANCHORED
         owners: list[Any] = [*roots.roots, *(each for each in roots.namespaces if not is_ours(each.prefix))]
         keys: list[Any] = [None] * len(roots.roots)
@@ -210,7 +210,7 @@ class _Telling:
         total = 0
         if names_each:
             paths, total = self._retention.paths(memory, names_each)
-        names = sorted((self._name(memory, *path) for path in paths), key=lambda each: each[:2])
+        names = sorted((self._name(memory, *path) for path in paths), key=lambda each: each[:3])
         nodes = paths[0][1] if paths else self._known.holders(memory)[:1]
         return Holder(
             address=int(row["address"]),
@@ -224,13 +224,19 @@ class _Telling:
             path="" if paths or not names_each else self._unreached_words(memory),
         )
 
-    def _name(self, memory: int, entry: int, nodes: list[int]) -> tuple[int, int, Name]:
-        """A name, and what it is ordered by."""
+    def _name(self, memory: int, entry: int, nodes: list[int]) -> tuple[int, bool, int, Name]:
+        """A name, and what it is ordered by: what a person typed comes before what the shell keeps on its own."""
         label = self._entries.label(entry)
         held_by = HeldBy(int(self._entries.classes[entry]))
         exclusive = int(self._exclusive[entry])
         path = self._words(label, memory, nodes)
-        return held_by, len(nodes), Name(name=label, path=path, held_by=held_by, exclusive_bytes=exclusive)
+        is_the_shell_s = label.startswith(SHELL_PREFIX)
+        return (
+            held_by,
+            is_the_shell_s,
+            len(nodes),
+            Name(name=label, path=path, held_by=held_by, exclusive_bytes=exclusive),
+        )
 
     def _words(self, label: str, memory: int, nodes: list[int]) -> str:
         words = path_words(label, [self._objects[node] for node in nodes], self._cell_labels)
@@ -253,6 +259,12 @@ class _Telling:
             for entry in np.flatnonzero(self._exclusive).tolist()
         ]
         return tuple(sorted(totals, key=lambda total: (-total.exclusive_bytes, total.name)))
+
+
+def _dictionaries(roots: Roots) -> list[Any]:
+    """What refers to the values of namespaces, and is a step on no path."""
+    owners = [namespace.owner for namespace in roots.namespaces if namespace.owner is not None]
+    return [namespace.names for namespace in roots.namespaces] + owners
 
 
 def _extend(keys: list[Any], values: list[Any], namespace: Namespace) -> int:

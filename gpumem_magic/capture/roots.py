@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = __name__.partition(".")[0]
 _OURS = str(pathlib.Path(__file__).parents[1]) + "/"
+SHELL_PREFIX = "get_ipython()"
+"""What the names of things begin with that a shell keeps on its own."""
 _LAST = ("last_exc", "last_value", "last_traceback")
 _MODULE_DICT: Any = vars(types.ModuleType)["__dict__"]
 
@@ -46,6 +48,7 @@ class Namespace:
     names: dict[Any, Any]
     suffix: str = ""
     leave_out: frozenset[str] = frozenset()
+    owner: object = None  # whose attributes these are: from Python 3.13 on it refers to them past its dictionary
 
     def label(self, key: object) -> str:
         name = key if type(key) is str else repr(key) if type(key) is int else "<key>"
@@ -60,7 +63,9 @@ class Shell:
     user_ns: dict[str, Any]
     out: dict[Any, Any]
     last_result: object = None  # shell.last_execution_result
-    tracebacks: tuple[tuple[str, object], ...] = ()  # (label, traceback or frame): InteractiveTB, the debugger
+    tracebacks: tuple[
+        tuple[str, object], ...
+    ] = ()  # (label, traceback or frame) of debuggers; the shell's own is found
     cell_labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # "In [3]" by the file name of its code
 
 
@@ -85,11 +90,8 @@ def collect_roots(shell: Shell | None = None) -> Roots:
     namespaces: dict[int, Namespace] = {}
     if shell is not None:
         roots += _shell_roots(shell)
-        _add(
-            namespaces, Namespace(_LAST_RESULT, HeldBy.EXCEPTION, _last_result(shell), leave_out=frozenset({"result"}))
-        )
-        _add(namespaces, Namespace("Out[", HeldBy.NOTEBOOK, shell.out, "]"))
-        _add(namespaces, Namespace("", HeldBy.NOTEBOOK, shell.user_ns))
+        for namespace in _shell_namespaces(shell):
+            _add(namespaces, namespace)
     for namespace in _module_namespaces():
         _add(namespaces, namespace)
     roots += _frame_roots(labels, namespaces)
@@ -113,19 +115,41 @@ def _context_roots() -> Iterator[Root]:
         yield Root(f"context variable {variable.name}", HeldBy.LIBRARY, value)
 
 
+# The parts of a shell that keep values of the user's, beside its namespaces.
+_SHELL_PARTS = (
+    ("displayhook", HeldBy.NOTEBOOK),
+    ("InteractiveTB", HeldBy.EXCEPTION),
+    ("SyntaxTB", HeldBy.EXCEPTION),
+)
+_LAST_RESULT = f"{SHELL_PREFIX}.last_execution_result."
+_RESULT_VALUE = "result"
+
+
 def _shell_roots(shell: Shell) -> Iterator[Root]:
-    yield Root("get_ipython()", HeldBy.LIBRARY, shell.shell, is_anchor=True)
-    yield Root(f"{_LAST_RESULT}result", HeldBy.NOTEBOOK, _last_result(shell).get("result"))
+    """What the shell keeps, each with its one name: a way to it through the frames that run the cell is none."""
+    yield Root(SHELL_PREFIX, HeldBy.LIBRARY, shell.shell, is_anchor=True)
+    parts = _attributes(shell.shell)
+    for name, held_by in _SHELL_PARTS:
+        if name in parts:
+            yield Root(f"{SHELL_PREFIX}.{name}", held_by, parts[name], is_anchor=True)
+    yield Root(f"{_LAST_RESULT}{_RESULT_VALUE}", HeldBy.NOTEBOOK, _attributes(shell.last_result).get(_RESULT_VALUE))
     for label, value in shell.tracebacks:
         yield Root(label, HeldBy.EXCEPTION, value)
 
 
-_LAST_RESULT = "get_ipython().last_execution_result."
+def _shell_namespaces(shell: Shell) -> Iterator[Namespace]:
+    yield Namespace("Out[", HeldBy.NOTEBOOK, shell.out, "]")
+    yield Namespace("", HeldBy.NOTEBOOK, shell.user_ns)
+    result = _attributes(shell.last_result)
+    left_out = frozenset({_RESULT_VALUE})
+    yield Namespace(_LAST_RESULT, HeldBy.EXCEPTION, result, leave_out=left_out, owner=shell.last_result)
+    hidden = _attributes(shell.shell).get("user_ns_hidden")
+    if type(hidden) is dict:  # IPython puts `_`, `__` and `___` there too, and leaves them
+        yield Namespace(f"{SHELL_PREFIX}.user_ns_hidden['", HeldBy.NOTEBOOK, hidden, "']")
 
 
-def _last_result(shell: Shell) -> dict[Any, Any]:
-    """The attributes of IPython's record of the last cell: its value and its exceptions."""
-    names: dict[Any, Any] | None = _core.instance_dict(shell.last_result)
+def _attributes(value: object) -> dict[Any, Any]:
+    names: dict[Any, Any] | None = _core.instance_dict(value)
     return {} if names is None else names
 
 

@@ -172,6 +172,23 @@ ATTRIBUTES = (
         "h.w",
     ),
 )
+TORCH = (
+    "class Module: pass\nModule.__module__ = 'torch.nn.modules.module'\n"
+    "class Net(Module):\n  def __init__(self, **parts):\n    self._parameters = {}\n    self._modules = parts\n"
+)
+TORCH_MODULES = (
+    notebook(
+        "torch parameter",
+        TORCH + "m = Net(layers=Net())\nm._modules['layers']._parameters['weight'] = gpu()",
+        "m.layers.weight",
+    ),
+    notebook(
+        "torch sequence",
+        TORCH + "m = [Net(**{'0': Net(), '1': Net()})]\nm[0]._modules['1']._parameters['w'] = gpu()",
+        "m[0][1].w",
+    ),
+    notebook("not a torch module", "class M: pass\nm = M()\nm._parameters = {'w': gpu()}", "m._parameters['w']"),
+)
 FUNCTIONS = (
     notebook(
         "closure",
@@ -257,4 +274,4 @@ EXCEPTIONS = (
         "fr → f() in case.py:4, local x",
     ),
 )
-EVERYTHING = (*CONTAINERS, *ATTRIBUTES, *FUNCTIONS, *EXCEPTIONS)
+EVERYTHING = (*CONTAINERS, *ATTRIBUTES, *TORCH_MODULES, *FUNCTIONS, *EXCEPTIONS)

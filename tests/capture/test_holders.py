@@ -99,25 +99,25 @@ def failing(nb: Notebook) -> BaseException:
 
 
 @pytest.fixture
-def last(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """``sys.last_exc`` and its fellows, undone after the test."""
-    for name in ("last_exc", "last_value", "last_traceback"):
-        monkeypatch.setattr(sys, name, None, raising=False)
-    return monkeypatch
+def last() -> Iterator[dict[str, Any]]:
+    """``sys``, in which a test may set ``last_value`` and its fellows."""
+    yield sys.__dict__
+    for name in ("last_type", "last_exc", "last_value", "last_traceback"):
+        sys.__dict__.pop(name, None)
 
 
 FRAME = "train_step() in case.py:3, local logits"
 
 
-def test_the_last_exception(nb: Notebook, last: pytest.MonkeyPatch) -> None:
-    last.setattr(sys, "last_value", failing(nb), raising=False)
+def test_the_last_exception(nb: Notebook, last: dict[str, Any]) -> None:
+    last["last_value"] = failing(nb)
     holder = nb.only()
     assert paths(holder) == {"sys.last_value": f"sys.last_value → traceback → {FRAME}"}
     assert holder.held_by is HeldBy.EXCEPTION
 
 
-def test_the_last_traceback(nb: Notebook, last: pytest.MonkeyPatch) -> None:
-    last.setattr(sys, "last_traceback", failing(nb).__traceback__, raising=False)
+def test_the_last_traceback(nb: Notebook, last: dict[str, Any]) -> None:
+    last["last_traceback"] = failing(nb).__traceback__
     assert paths(nb.only()) == {"sys.last_traceback": f"sys.last_traceback → {FRAME}"}
 
 
@@ -140,12 +140,12 @@ def test_the_last_result_is_a_value(nb: Notebook) -> None:
     assert name.path == "get_ipython().last_execution_result.result[0]"
 
 
-def test_a_name_in_use_comes_before_the_exception(nb: Notebook, last: pytest.MonkeyPatch) -> None:
+def test_a_name_in_use_comes_before_the_exception(nb: Notebook, last: dict[str, Any]) -> None:
     nb.run("def train_step(x):\n  1 / 0\nmodel = gpu()")
     try:
         nb.run("train_step(model)")
     except ZeroDivisionError as error:
-        last.setattr(sys, "last_value", error, raising=False)
+        last["last_value"] = error
     holder = nb.only()
     assert list(paths(holder)) == ["model", "sys.last_value"]
     assert [name.exclusive_bytes for name in holder.names] == [0, 0]
