@@ -160,7 +160,7 @@ void bind_graph(nb::module_& m) {
       .def("freed_bytes", freed_bytes, nb::arg("entries"), "Bytes that would go if these names went together.")
       .def(
           "unreached_path", [](Retention& self, int32_t memory) { return self.unreached_path(memory).nodes; },
-          nb::arg("memory"), "Nodes from what is held from outside, or from the holder itself, to the memory.");
+          nb::arg("memory"), "Nodes from what is held from outside, or from a few references away, to the memory.");
 }
 
 }  // namespace gpumem

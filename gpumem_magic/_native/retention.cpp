@@ -8,6 +8,7 @@ namespace gpumem {
 namespace {
 
 constexpr int kClasses = 16;
+constexpr int kUnreachedSteps = 6;  // of a cycle that is shown: enough to know the objects again
 
 // Turns edges around: per vertex those that lead to it.
 Csr reversed(size_t vertices, const int64_t* offsets, const int32_t* targets) {
@@ -306,13 +307,15 @@ std::vector<Path> Retention::paths(int32_t memory, size_t limit, size_t& total) 
 Path Retention::unreached_path(int32_t memory) {
   ++search_;
   std::vector<int32_t> queue{memory_vertex(memory)};
+  std::vector<uint8_t> depth{0};
   seen_[queue[0]] = search_;
   int32_t first = -1;
   for (size_t i = 0; i < queue.size(); ++i) {
     const int32_t vertex = queue[i];
-    if (is_node(vertex) && (first < 0 || is_opaque_seed_[vertex - first_node_] != 0)) {
+    if (is_node(vertex) && depth[i] <= kUnreachedSteps) first = vertex;
+    if (is_node(vertex) && is_opaque_seed_[vertex - first_node_] != 0) {
       first = vertex;
-      if (is_opaque_seed_[vertex - first_node_] != 0) break;
+      break;
     }
     for (int64_t e = backward_.offsets[vertex]; e < backward_.offsets[vertex + 1]; ++e) {
       const int32_t source = backward_.targets[e];
@@ -320,6 +323,7 @@ Path Retention::unreached_path(int32_t memory) {
       seen_[source] = search_;
       next_[source] = vertex;
       queue.push_back(source);
+      depth.push_back(static_cast<uint8_t>(std::min(depth[i] + 1, kUnreachedSteps + 1)));
     }
   }
   Path path{-1, {}};

@@ -69,7 +69,8 @@ class Retention {
   std::vector<Path> paths(int32_t memory, size_t limit, size_t& total);
   // Bytes of all memory that would go if these names went together.
   uint64_t freed_bytes(const std::vector<int32_t>& entries) const;
-  // A path from some object that nothing else unreachable refers to, or from anywhere in a cycle, to `memory`.
+  // A path to `memory`, which no name reaches, from the nearest object that is held from outside, or else from one a
+  // few references away.
   Path unreached_path(int32_t memory);
 
  private:

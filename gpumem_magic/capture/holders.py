@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from gpumem_magic.capture.roots import SHELL_PREFIX, is_ours
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from gpumem_magic.capture.frameworks.framework import Framework
     from gpumem_magic.capture.known_memory import KnownMemory
@@ -31,6 +32,10 @@ _SLICE = 20_000
 """Objects that are looked at in one go: a few milliseconds."""
 
 _ANCHORED, _NAMESPACE = 1, 2  # NodeFlag of retention.h
+
+
+Choice = Callable[[str, HeldBy], bool]
+"""Whether a name, of a class, is chosen."""
 
 
 class Progress(NamedTuple):
@@ -48,6 +53,7 @@ def find_holders(
     addresses: Collection[int] | None = None,
     named: int = 50,
     names_each: int = 8,
+    freed_if: Sequence[Choice] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> Holders:
     """Who holds the device memory that Python objects know now.
@@ -59,6 +65,7 @@ def find_holders(
         addresses: only memory that contains one of these; all when None.
         named: for how many memories, largest first, names are looked for.
         names_each: names of each class shown per memory.
+        freed_if: choices of names; ``Holders.freed_bytes`` says what each would free if all its names went together.
         progress: told after each slice; what it raises ends the search.
     """
     was_enabled = gc.isenabled()
@@ -66,7 +73,7 @@ def find_holders(
     search = _Search(frameworks, allocations)
     try:
         search.scan(roots, progress)
-        return search.answer(addresses, named, names_each)
+        return search.answer(_Question(addresses, named, names_each, freed_if))
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # what is raised must not keep what we looked at
         raise
@@ -74,6 +81,15 @@ def find_holders(
         search.close()
         if was_enabled:
             gc.enable()
+
+
+class _Question(NamedTuple):
+    """What ``find_holders`` was asked for."""
+
+    addresses: Collection[int] | None
+    named: int
+    names_each: int
+    freed_if: Sequence[Choice]
 
 
 @dataclasses.dataclass(slots=True)
@@ -122,7 +138,7 @@ class _Search:
             if progress is not None:
                 progress(Progress(done, len(self.objects)))
 
-    def answer(self, addresses: Collection[int] | None, named: int, names_each: int) -> Holders:
+    def answer(self, question: _Question) -> Holders:
         assert self._roots is not None
         offsets, targets, counts = self._columns()
         flags = np.zeros(len(counts), np.uint8)
@@ -140,7 +156,7 @@ class _Search:
             np.ascontiguousarray(known.holds["hidden"]),
             np.ascontiguousarray(known.memory["bytes"]),
         )
-        return _Telling(self, self._roots, entries, known, retention).holders(addresses, named, names_each)
+        return _Telling(self, self._roots, entries, known, retention).answer(question)
 
     def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         offsets, targets, counts = self._graph.columns()
@@ -181,20 +197,21 @@ class _Telling:
         self._retention = retention
         self._exclusive = np.frombuffer(retention.exclusive_bytes(), np.uint64)
 
-    def holders(self, addresses: Collection[int] | None, named: int, names_each: int) -> Holders:
+    def answer(self, question: _Question) -> Holders:
         reaching = np.frombuffer(self._retention.reaching_classes(), np.uint32).tolist()
         fates = np.frombuffer(self._retention.fates(), np.uint8).tolist()
         order = np.argsort(-self._known.memory["bytes"].astype(np.int64), kind="stable")
-        if addresses is not None:
-            order = order[np.isin(order, memory_at(self._known.memory, addresses))]
+        if question.addresses is not None:
+            order = order[np.isin(order, memory_at(self._known.memory, question.addresses))]
         holders = []
         for place, memory in enumerate(order.tolist()):
             held_by = self._held_by(memory, reaching[memory], fates[memory])
-            holders.append(self._holder(memory, held_by, names_each if place < named else 0))
+            holders.append(self._holder(memory, held_by, question.names_each if place < question.named else 0))
         return Holders(
             holders=tuple(holders),
             totals=self._totals(),
             bytes=int(self._known.memory["bytes"].sum()),
+            freed_bytes=tuple(map(self._freed_bytes, question.freed_if)),
             objects=len(self._objects),
         )
 
@@ -248,6 +265,11 @@ class _Telling:
         if not nodes:
             return ""
         return self._words(f"<{type_name(type(self._objects[nodes[0]]))}>", memory, nodes)
+
+    def _freed_bytes(self, choice: Choice) -> int:
+        classes = [HeldBy(each) for each in self._entries.classes.tolist()]
+        chosen = [entry for entry, held_by in enumerate(classes) if choice(self._entries.label(entry), held_by)]
+        return int(self._retention.freed_bytes(chosen))
 
     def _totals(self) -> tuple[NameTotal, ...]:
         totals = [

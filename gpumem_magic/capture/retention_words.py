@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _KEY_LENGTH = 40
+_SHOWN_OBJECTS = 24  # at either end of a path that is too long
+_LONGEST_STEP = 5  # objects that one step looks at
 _PLAIN_KEYS = (str, int, bool, float, bytes, type(None))
 _LRU_CACHE = type(functools.lru_cache(int))
 _COROUTINES = {types.GeneratorType: "gi", types.CoroutineType: "cr", types.AsyncGeneratorType: "ag"}
@@ -37,11 +39,23 @@ class _Step(NamedTuple):
 
 
 def path_words(label: str, objects: Sequence[object], cell_labels: Mapping[str, str]) -> str:
-    """Words for the path that starts at what ``label`` names, ``objects[0]``, and leads to ``objects[-1]``."""
-    words = label
+    """Words for the path that starts at what ``label`` names, ``objects[0]``, and leads to ``objects[-1]``.
+
+    Of a path that is longer than anybody reads, such as a linked list, both ends are told.
+    """
+    if len(objects) <= 2 * _SHOWN_OBJECTS:
+        return label + _words(objects, cell_labels)
+    left_out = len(objects) - 2 * _SHOWN_OBJECTS
+    begin = label + _words(objects[:_SHOWN_OBJECTS], cell_labels)
+    end = _words(objects[-_SHOWN_OBJECTS:], cell_labels)
+    return f"{begin} → {left_out:,} more → <{type_name(type(objects[-_SHOWN_OBJECTS]))}>{end}"
+
+
+def _words(objects: Sequence[object], cell_labels: Mapping[str, str]) -> str:
+    words = ""
     position = 0
     while position + 1 < len(objects):
-        step = _step(objects[position:], cell_labels)
+        step = _step(objects[position : position + _LONGEST_STEP], cell_labels)
         if step.words:
             words += step.words if step.is_code else f" → {step.words}"
         position += step.used

@@ -54,7 +54,7 @@ class Holder:
     held_by: HeldBy
     names: tuple[Name, ...]  # those that a person would rather read first; as many as were asked for
     name_count: int  # all that reach it: the memory goes when all of them went; 0 where names were not asked for
-    path: str = ""  # where no name reaches it: from what is held from outside, or from the object itself
+    path: str = ""  # where no name reaches it: from what is held from outside, or through a cycle
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,7 @@ class Holders:
     holders: tuple[Holder, ...] = ()  # those that were asked for
     totals: tuple[NameTotal, ...] = ()  # of all memory
     bytes: int = 0  # of all memory
+    freed_bytes: tuple[int, ...] = ()  # per choice of names that was asked for: what goes when these go together
     objects: int = 0  # that were looked at
 
     def self_check(self) -> None:

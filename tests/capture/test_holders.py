@@ -245,6 +245,7 @@ def test_a_garbage_cycle(nb: Notebook) -> None:
     freed = gc.collect()
     gc.enable()
     assert (holder.held_by, holder.names, holder.name_count) == (HeldBy.GARBAGE, (), 0)
+    assert holder.path == "<M>.w[0]"
     assert freed > 0
     assert nb.holders().holders == ()
 
@@ -310,6 +311,26 @@ def test_what_one_name_alone_would_free(nb: Notebook) -> None:
     nb.run("model = [gpu(), gpu()]\nfirst = model[0]\nother = [gpu(), gpu()]\nother.append(other)")
     found = nb.holders()
     assert {(each.name, each.exclusive_bytes) for each in found.totals} == {("model", SIZE), ("other", 2 * SIZE)}
+
+
+def test_what_several_names_free_together(nb: Notebook, last: dict[str, Any]) -> None:
+    nb.run("a = gpu()\nb = [a]\nc = gpu()\nkept = gpu()")
+    last["last_value"] = ValueError(nb.names["c"])
+    found = nb.holders(
+        freed_if=[
+            lambda name, _: name in ("a", "b"),
+            lambda name, _: name == "a",
+            lambda name, held_by: name == "c" or held_by is HeldBy.EXCEPTION,
+        ]
+    )
+    assert found.freed_bytes == (SIZE, 0, SIZE)
+
+
+def test_both_ends_of_a_long_path_are_told(nb: Notebook) -> None:
+    nb.run("x = [gpu()]\nfor _ in range(100_000): x = [x]")
+    path = nb.only().names[0].path
+    nb.run("while type(x[0]) is list: x = x[0]")  # freeing it at once would be deep
+    assert path == "x" + "[0]" * 23 + " → 99,954 more → <list>" + "[0]" * 23
 
 
 def test_the_autograd_graph(nb: Notebook) -> None:
