@@ -122,9 +122,9 @@ def _pointers(allocations: np.ndarray, objects: list[Any], listed: int) -> Itera
     """(node, address) of numbers and pointer objects that lie in ``allocations``."""
     begins = allocations["address"]
     ends = begins + allocations["bytes"]
-    kinds = _pointer_types()
+    kinds = set(map(id, _pointer_types()))  # not the types: a metaclass of the user's may hash and compare
     found = [(node, objects[node]) for node in range(listed, len(objects)) if type(objects[node]) is int]
-    found += [(node, _address(each)) for node, each in enumerate(objects) if type(each) in kinds]
+    found += [(node, _address(each)) for node, each in enumerate(objects) if id(type(each)) in kinds]
     for node, value in found:
         place = int(np.searchsorted(begins, np.uint64(value), side="right")) - 1 if 0 < value < 1 << 64 else -1
         if place >= 0 and value < int(ends[place]):

@@ -79,7 +79,7 @@ def key_words(key: object) -> str:
 def _is_literal(key: object) -> bool:
     if type(key) is tuple:
         return len(key) <= _KEY_LENGTH and all(map(_is_literal, key))
-    return type(key) in _PLAIN_KEYS
+    return any(type(key) is kind for kind in _PLAIN_KEYS)  # not "in": a metaclass of the user's may compare
 
 
 def _step(path: Sequence[Any], cell_labels: Mapping[str, str]) -> _Step:

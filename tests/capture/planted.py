@@ -167,6 +167,39 @@ ATTRIBUTES = (
         "h.w",
     ),
     notebook(
+        "hostile dict",
+        "class D(dict):\n  def refuse(self, *_): raise SystemExit\n"
+        "  items = keys = values = get = __iter__ = __getitem__ = __len__ = refuse\nd = D(a=gpu())",
+        "d['a']",
+    ),
+    notebook(
+        "hostile list",
+        "class L(list):\n  def refuse(self, *_): raise SystemExit\n"
+        "  __iter__ = __getitem__ = __len__ = index = refuse\nxs = L([0, gpu()])",
+        "xs[1]",
+    ),
+    notebook(
+        "hostile metaclass",
+        "class Meta(type):\n  def refuse(self, *_): raise SystemExit\n"
+        "  __getattribute__ = __subclasscheck__ = __instancecheck__ = __hash__ = __eq__ = __repr__ = refuse\n"
+        "class C(metaclass=Meta):\n  cache = gpu()",
+        "C.cache",
+    ),
+    notebook(
+        "instance of a hostile metaclass",
+        "class Meta(type):\n  def refuse(self, *_): raise SystemExit\n"
+        "  __getattribute__ = __subclasscheck__ = __instancecheck__ = __hash__ = __eq__ = __repr__ = refuse\n"
+        "class C(metaclass=Meta):\n  __slots__ = ('a', 'b')\nc = C()\nc.b = {C: [gpu()]} if 0 else [gpu()]",
+        "c.b[0]",
+    ),
+    notebook(
+        "key of a hostile metaclass",
+        "class Meta(type):\n  def refuse(self, *_): raise SystemExit\n"
+        "  __getattribute__ = __subclasscheck__ = __instancecheck__ = __hash__ = __eq__ = __repr__ = refuse\n"
+        "class K(metaclass=Meta): pass\nd = {object.__new__(K): gpu()}",
+        "d[<K key>]",
+    ),
+    notebook(
         "property named __dict__",
         "class H:\n  @property\n  def __dict__(self): raise SystemExit\nh = H()\nh.w = gpu()",
         "h.w",

@@ -293,6 +293,10 @@ def test_a_raw_pointer_that_python_still_knows(nb: Notebook, code: str, path: st
 
 
 def test_a_number_beside_the_memory_is_no_pointer(nb: Notebook) -> None:
+    nb.run(
+        "class Meta(type):\n  def refuse(self, *_): raise SystemExit\n"
+        "  __getattribute__ = __hash__ = __eq__ = __repr__ = refuse\nclass K(metaclass=Meta): pass\nk = object.__new__(K)"
+    )
     nb.names["numbers"] = [0x7E00_0000_1000, 0x7E00_0000_0000 - 1, -5, 1 << 70, 0]
     assert {holder.held_by for holder in nb.holders(allocations=RAW).holders} == {HeldBy.LOST}
 
@@ -373,6 +377,22 @@ def test_an_interrupted_search_leaves_nothing_behind(nb: Notebook, error: type[B
     assert gone() is None, "the exception's traceback keeps what was looked at"
     assert raised.value.__traceback__ is not None
     assert gc.isenabled()
+
+
+def test_interrupted_while_it_puts_things_together(nb: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    nb.run("m = [gpu()]")
+    gone = weakref.ref(nb.names["m"][0])
+
+    def interrupt(objects: list[object]) -> list[Any]:
+        first = next(each for each in objects if each is gone())
+        raise KeyboardInterrupt(type(first))
+
+    monkeypatch.setattr(nb.buffers, "holdings", interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        nb.holders()
+    del nb.names["m"]
+    assert gone() is None, "the exception's traceback keeps what was looked at"
+    assert raised.value.args == (Buffer,)
 
 
 def test_progress_is_told(nb: Notebook) -> None:
