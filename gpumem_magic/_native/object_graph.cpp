@@ -12,6 +12,8 @@ bool is_plain(PyTypeObject* type) {
          type == Py_TYPE(Py_Ellipsis);
 }
 
+constexpr size_t kAhead = 16;
+
 }  // namespace
 
 ObjectGraph::ObjectGraph(PyObject* objects, std::vector<AddressRange> ranges)
@@ -39,21 +41,35 @@ bool ObjectGraph::scan(size_t count) {
   for (; count > 0 && !finished(); --count) {
     PyObject* object = PyList_GET_ITEM(objects_, static_cast<Py_ssize_t>(offsets_.size() - 1));
     const traverseproc traverse = PyObject_IS_GC(object) ? Py_TYPE(object)->tp_traverse : nullptr;
-    if (traverse != nullptr && traverse(object, &ObjectGraph::visit, this) != 0) return false;
+    referents_.clear();
+    if (traverse != nullptr && traverse(object, &ObjectGraph::visit, &referents_) != 0) return false;
+    if (!resolve()) return false;
     reference_counts_.push_back(static_cast<int64_t>(Py_REFCNT(object)) - 1);
     offsets_.push_back(static_cast<int64_t>(targets_.size()));
   }
   return true;
 }
 
-int ObjectGraph::visit(PyObject* referent, void* graph) {
-  auto* self = static_cast<ObjectGraph*>(graph);
-  if (referent == self->objects_ || (is_plain(Py_TYPE(referent)) && !PyObject_IS_GC(referent))) return 0;
-  int32_t node = self->find(referent);
-  // What the collector does not track is not in its list: dictionaries and tuples of numbers, arrays, numbers.
-  if (node == kAbsent && self->is_worth_a_node(referent) && !self->append(referent, &node)) return -1;
-  if (node >= 0) self->targets_.push_back(node);
+int ObjectGraph::visit(PyObject* referent, void* found) {
+  static_cast<std::vector<PyObject*>*>(found)->push_back(referent);
   return 0;
+}
+
+// A container may refer to a million objects that lie all over memory: they are fetched ahead of their turn.
+bool ObjectGraph::resolve() {
+  for (size_t i = 0; i < referents_.size(); ++i) {
+    if (i + kAhead < referents_.size()) {
+      __builtin_prefetch(referents_[i + kAhead]);
+      __builtin_prefetch(&slots_[home(referents_[i + kAhead])]);
+    }
+    PyObject* referent = referents_[i];
+    if (referent == objects_ || (is_plain(Py_TYPE(referent)) && !PyObject_IS_GC(referent))) continue;
+    int32_t node = find(referent);
+    // What the collector does not track is not in its list: dictionaries and tuples of numbers, arrays, numbers.
+    if (node == kAbsent && is_worth_a_node(referent) && !append(referent, &node)) return false;
+    if (node >= 0) targets_.push_back(node);
+  }
+  return true;
 }
 
 bool ObjectGraph::is_worth_a_node(PyObject* object) const {

@@ -43,7 +43,8 @@ class ObjectGraph {
   const std::vector<int64_t>& reference_counts() const { return reference_counts_; }
 
  private:
-  static int visit(PyObject* referent, void* graph);
+  static int visit(PyObject* referent, void* found);
+  bool resolve();
   bool is_worth_a_node(PyObject* object) const;
   bool is_in_range(PyObject* number) const;
   bool append(PyObject* object, int32_t* node);
@@ -56,6 +57,7 @@ class ObjectGraph {
   std::vector<AddressRange> ranges_;
   std::vector<int32_t> slots_;  // node + 1, 0 where free
   size_t entered_ = 0;
+  std::vector<PyObject*> referents_;  // of the object that is looked at
   std::vector<int64_t> offsets_{0};
   std::vector<int32_t> targets_;
   std::vector<int64_t> reference_counts_;

@@ -295,7 +295,8 @@ def test_a_raw_pointer_that_python_still_knows(nb: Notebook, code: str, path: st
 def test_a_number_beside_the_memory_is_no_pointer(nb: Notebook) -> None:
     nb.run(
         "class Meta(type):\n  def refuse(self, *_): raise SystemExit\n"
-        "  __getattribute__ = __hash__ = __eq__ = __repr__ = refuse\nclass K(metaclass=Meta): pass\nk = object.__new__(K)"
+        "  __getattribute__ = __hash__ = __eq__ = __repr__ = refuse\n"
+        "class K(metaclass=Meta): pass\nk = object.__new__(K)"
     )
     nb.names["numbers"] = [0x7E00_0000_1000, 0x7E00_0000_0000 - 1, -5, 1 << 70, 0]
     assert {holder.held_by for holder in nb.holders(allocations=RAW).holders} == {HeldBy.LOST}
