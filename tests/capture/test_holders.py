@@ -17,6 +17,14 @@ import pytest
 from gpumem_magic.analysis.retention import MEMORY_DTYPE
 from gpumem_magic.capture.holders import find_holders
 from gpumem_magic.capture.roots import Shell, collect_roots
+from gpumem_magic.model.frameworks import (
+    BLOCK_DTYPE,
+    SEGMENT_DTYPE,
+    UNKNOWN_SIZE,
+    BlockState,
+    FrameworkMemory,
+    Pool,
+)
 from gpumem_magic.model.holders import HeldBy, Holder, Holders
 from tests.capture import planted
 from tests.capture.planted import SIZE, Buffer, Buffers
@@ -350,6 +358,45 @@ def test_the_autograd_graph(nb: Notebook) -> None:
     assert holder.held_by is HeldBy.AUTOGRAD
 
 
+def pool_of(blocks: list[tuple[int, int, BlockState]]) -> FrameworkMemory:
+    """One segment on device 1 with these blocks: (address, bytes, state)."""
+    begin, end = blocks[0][0], blocks[-1][0] + blocks[-1][1]
+    memory = FrameworkMemory(
+        name="buffers",
+        version="1",
+        pools=(Pool(name="default", device=1, kind="device"),),
+        segments=np.array([(begin, end - begin, 0, 0)], SEGMENT_DTYPE),
+        blocks=np.array([(address, size, UNKNOWN_SIZE, 0, state) for address, size, state in blocks], BLOCK_DTYPE),
+    )
+    memory.self_check()
+    return memory
+
+
+def test_live_blocks_of_a_framework_s_pool(nb: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    nb.run("x = gpu()\nloss = gpu()")
+    begin = nb.names["x"].address
+    unknown, saved, cached = begin + SIZE + 512, begin + SIZE + 1024, begin + SIZE + 1536
+    nb.names["loss"].saved = (saved, "grad_fn MulBackward0: saved self")
+    memory = pool_of(
+        [
+            (begin, SIZE + 512, BlockState.LIVE),  # its array asked for less
+            (unknown, 512, BlockState.LIVE),
+            (saved, 512, BlockState.LIVE),
+            (cached, 512, BlockState.CACHED),
+        ]
+    )
+    monkeypatch.setattr(nb.buffers, "memory", lambda: memory)
+    held = {
+        each.address: (each.bytes, each.device, each.held_by, [name.path for name in each.names], each.frameworks)
+        for each in nb.holders(addresses=[begin + SIZE + 3, unknown, saved + 511, cached]).holders
+    }
+    assert held == {
+        begin: (SIZE + 512, 1, HeldBy.NOTEBOOK, ["x"], ("buffers",)),
+        unknown: (512, 1, HeldBy.OPAQUE, [], ("buffers",)),
+        saved: (512, 1, HeldBy.AUTOGRAD, ["loss → grad_fn MulBackward0: saved self"], ("buffers",)),
+    }
+
+
 # How the search behaves
 
 
@@ -436,6 +483,29 @@ def test_other_threads_have_their_turn(nb: Notebook) -> None:
     stop.set()
     thread.join()
     assert after - before >= 5
+
+
+def test_objects_may_come_and_go_meanwhile(nb: Notebook) -> None:
+    nb.run("class M: pass\nmodel = M()\nmodel.w = gpu()")
+    stop = threading.Event()
+
+    def churn() -> None:
+        kept: list[object] = []
+        while not stop.is_set():
+            kept.append({"a": [len(kept)], "b": (len(kept), kept)})
+            generator = (each for each in kept)
+            next(generator)
+            if len(kept) > 5000:
+                kept.clear()
+
+    threads = [threading.Thread(target=churn) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    found = [nb.only() for _ in range(10)]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {holder.names[0].path for holder in found} == {"model.w"}
 
 
 def test_names_are_limited_but_counted(nb: Notebook) -> None:
