@@ -56,6 +56,9 @@ class Arrays:
     def is_imported(self) -> bool:
         return True
 
+    def may_hold(self, kind: type) -> bool:
+        return kind is Array
+
     def memory(self) -> FrameworkMemory:
         return FrameworkMemory(name=self.name, version="1")
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from gpumem_magic.api import load, simulate, snapshot, start, status, stop, track
+    from gpumem_magic.api import ledger, load, simulate, snapshot, start, status, stop, track
 
-__all__ = ["__version__", "load", "simulate", "snapshot", "start", "status", "stop", "track"]
+__all__ = ["__version__", "ledger", "load", "simulate", "snapshot", "start", "status", "stop", "track"]
 __version__ = "0.1.0"
 
 

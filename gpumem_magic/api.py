@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from gpumem_magic import simulator
 from gpumem_magic.capture.recording import open_recording
 from gpumem_magic.session import Session
-from gpumem_magic.views.shown import Shown, shown_cell_report
+from gpumem_magic.views.shown import Shown, shown_byte_ledger, shown_cell_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from gpumem_magic.analysis.byte_ledger import ByteLedger
     from gpumem_magic.analysis.cell_report import CellReport, DeviceChange
     from gpumem_magic.model.snapshot import Snapshot
     from gpumem_magic.model.status import Status
@@ -78,6 +79,16 @@ def simulate(devices: int = 1, memory: int | str = "16GiB") -> Status:
 def snapshot(name: str = "") -> Snapshot:
     """Everything that is known at this moment, frozen. Raises RuntimeError when nothing is being recorded."""
     return session().snapshot(name)
+
+
+def ledger(devices: Iterable[int] | None = None) -> Shown[ByteLedger]:
+    """Every byte of ``devices`` (ordinals; all when None), in rows that add up to what each device reports.
+
+    Raises:
+        RuntimeError: nothing is being recorded.
+        ValueError: a device that is not there.
+    """
+    return shown_byte_ledger(session().ledger(devices))
 
 
 def load(path: str | os.PathLike[str]) -> Snapshot:

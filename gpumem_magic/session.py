@@ -22,15 +22,18 @@ import numpy as np
 from gpumem_magic import _core, simulator
 from gpumem_magic.analysis.byte_ledger import ByteLedger, byte_ledger
 from gpumem_magic.analysis.cell_report import CellReport, cell_report
+from gpumem_magic.analysis.raw_memory import raw_memory
 from gpumem_magic.analysis.sampled_report import is_sampled, sampled_report
 from gpumem_magic.capture import driver, recording, tracker
 from gpumem_magic.capture.assemble import snapshot_from_tables
 from gpumem_magic.capture.event_log import SegmentedEventLog
 from gpumem_magic.capture.frameworks.imported import imported_frameworks
 from gpumem_magic.capture.heartbeat import Heartbeat
+from gpumem_magic.capture.holders import find_holders
 from gpumem_magic.capture.process import this_process
 from gpumem_magic.capture.profilers import ProfilerCourtesy
 from gpumem_magic.capture.records import RecordTable
+from gpumem_magic.capture.roots import collect_roots
 from gpumem_magic.capture.sampling import INTERVAL_S, Sampler
 from gpumem_magic.capture.spans import OpenSpans
 from gpumem_magic.capture.threads import ThreadAttribution
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable
 
+    from gpumem_magic.capture.roots import Shell
+    from gpumem_magic.model.holders import Holders
     from gpumem_magic.model.snapshot import Device, Snapshot
 
 DEFAULT_BUDGET_BYTES = 1 << 30
@@ -428,6 +433,15 @@ class Session:
         if self._sampler is not None:
             self._sampler.refresh()
         return byte_ledger(self.snapshot(frameworks=True), devices)
+
+    def holders(self, shell: Shell | None = None, **options: Any) -> Holders:
+        """Who holds the device memory that Python objects know; options as for ``capture.holders.find_holders``.
+
+        Raises:
+            RuntimeError: tracking is off.
+        """
+        raw = raw_memory(self.snapshot(frameworks=True))
+        return find_holders(imported_frameworks(), lambda: collect_roots(shell), allocations=raw, **options)
 
     @property
     def events(self) -> int:

@@ -208,7 +208,7 @@ def _owner_rows(snapshot: Snapshot, ordinal: int, mine: np.ndarray, labels: Mapp
     """A row per framework, and per library that allocates outside of a framework's pools; the largest first."""
     names = np.array([library_name(path) for path in snapshot.libraries] or [""], object)
     owner = names[np.minimum(mine["library"], len(names) - 1)]
-    addresses = _addresses(snapshot, mine)
+    addresses = mapped_addresses(snapshot, mine)
     pools = {}
     for memory in snapshot.frameworks:
         found = pooled(memory, ordinal, addresses)
@@ -229,7 +229,7 @@ def _owner_rows(snapshot: Snapshot, ordinal: int, mine: np.ndarray, labels: Mapp
     return sorted(rows, key=lambda row: (-row.bytes, row.name))
 
 
-def _addresses(snapshot: Snapshot, mine: np.ndarray) -> np.ndarray:
+def mapped_addresses(snapshot: Snapshot, mine: np.ndarray) -> np.ndarray:
     """Where each allocation can be reached: of physical memory, the start of its first mapping."""
     addresses = mine["address"].copy()
     mappings = snapshot.mappings[snapshot.mappings["serial"] != NO_SERIAL]

@@ -44,9 +44,9 @@ def merge_ranges(ranges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return memory, index
 
 
-def memory_at(memory: np.ndarray, addresses: Collection[int]) -> np.ndarray:
+def memory_at(memory: np.ndarray, addresses: Collection[int] | np.ndarray) -> np.ndarray:
     """Indices of the memory (MEMORY_DTYPE) in which ``addresses`` lie."""
-    wanted = np.array([address for address in addresses if 0 <= address < 1 << 64], np.uint64)
+    wanted = np.fromiter((address for address in addresses if 0 <= address < 1 << 64), np.uint64)
     place = np.searchsorted(memory["address"], wanted, side="right") - 1
     inside = (place >= 0) & (wanted < memory["address"][place] + memory["bytes"][place]) if len(memory) else []
     found: np.ndarray = np.unique(place[inside])

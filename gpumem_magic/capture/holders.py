@@ -50,7 +50,7 @@ def find_holders(
     roots: Callable[[], Roots],
     *,
     allocations: np.ndarray | None = None,
-    addresses: Collection[int] | None = None,
+    addresses: Collection[int] | np.ndarray | None = None,
     named: int = 50,
     names_each: int = 8,
     freed_if: Sequence[Choice] = (),
@@ -62,7 +62,8 @@ def find_holders(
         frameworks: who tells which objects keep device memory.
         roots: makes the roots; called once, after the objects were listed.
         allocations: driver memory that is in no framework's pool (MEMORY_DTYPE): raw pointers are searched for it.
-        addresses: only memory that contains one of these; all when None.
+        addresses: only memory that contains one of these; all when None. An array, for numbers that are objects would
+            be found as pointers that somebody keeps.
         named: for how many memories, largest first, names are looked for.
         names_each: names of each class shown per memory.
         freed_if: choices of names; ``Holders.freed_bytes`` says what each would free if all its names went together.
@@ -86,7 +87,7 @@ def find_holders(
 class _Question(NamedTuple):
     """What ``find_holders`` was asked for."""
 
-    addresses: Collection[int] | None
+    addresses: Collection[int] | np.ndarray | None
     named: int
     names_each: int
     freed_if: Sequence[Choice]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumem_magic.analysis.retention import merge_ranges
+from gpumem_magic.capture.frameworks.imported import holdings_of
 from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.frameworks import BlockState
 
@@ -80,16 +81,29 @@ def known_memory(
     for index, framework in enumerate(frameworks):
         rows += _live_blocks(framework, index)
     rows += [(address, size, device, _RAW, _NOBODY, 0) for address, size, device in allocations.tolist()]
-    for index, framework in enumerate(frameworks):
-        found = framework.holdings(objects)
-        rows += [(each.address, each.size, each.device, index, each.index, 0) for each in found]
+    places = {id(framework): index for index, framework in enumerate(frameworks)}
+    for framework, each in holdings_of(objects, frameworks):
+        rows.append((each.address, each.size, each.device, places[id(framework)], each.index, 0))
     for index, framework in enumerate(frameworks):
         for reference in framework.hidden_references(objects):
             labels[len(rows)] = reference.label
             rows.append((reference.address, 1, NO_DEVICE, index, reference.index, 1))
     if len(allocations):
-        rows += [(value, 1, NO_DEVICE, _RAW, node, 0) for node, value in _pointers(allocations, objects, listed)]
-    return _merged(np.array(rows, _RANGE_DTYPE), labels, [framework.name for framework in frameworks])
+        rows += [(value, 0, NO_DEVICE, _RAW, node, 0) for node, value in _pointers(allocations, objects, listed)]
+    ranges, labels = _without_stale(np.array(rows, _RANGE_DTYPE), labels)
+    return _merged(ranges, labels, [framework.name for framework in frameworks])
+
+
+def _without_stale(ranges: np.ndarray, labels: dict[int, str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Without pointers that lead to no memory: what lay there was freed. A pointer is a range of no bytes; what keeps memory unseen has one."""
+    memory, _ = merge_ranges(ranges[ranges["bytes"] > 0])
+    place = np.searchsorted(memory["address"], ranges["address"], side="right").astype(np.int64) - 1
+    kept = ranges["bytes"] > 0
+    if len(memory):
+        home = memory[np.maximum(place, 0)]
+        kept |= (place >= 0) & (ranges["address"] < home["address"] + home["bytes"])
+    moved = np.cumsum(kept) - 1
+    return ranges[kept], {int(moved[row]): label for row, label in labels.items() if kept[row]}
 
 
 def _merged(ranges: np.ndarray, labels: dict[int, str], names: list[str]) -> KnownMemory:

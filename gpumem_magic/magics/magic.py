@@ -18,13 +18,15 @@ from gpumem_magic.magics.cell_line import MarkHider, parse
 from gpumem_magic.magics.cell_runs import CellRuns
 from gpumem_magic.magics.live import SessionSource
 from gpumem_magic.magics.live_views import LiveViews
+from gpumem_magic.magics.names import NameNotFoundError
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.status_rows import status_rows
-from gpumem_magic.views.byte_ledger import render_byte_ledger
+from gpumem_magic.magics.who import who
 from gpumem_magic.views.cell_table import render_cell_table
+from gpumem_magic.views.holders import render_holders
 from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
-from gpumem_magic.views.shown import Shown
+from gpumem_magic.views.shown import Shown, shown_byte_ledger
 from gpumem_magic.views.status import render_status
 
 if TYPE_CHECKING:
@@ -156,7 +158,14 @@ class GpuMemoryMagics(Magics):
             found = self.session.ledger(arguments.devices)
         except (RuntimeError, ValueError) as error:
             raise UsageError(str(error)) from None
-        show(Shown(found, render_byte_ledger(found), lambda each: each.rows()))
+        show(shown_byte_ledger(found))
+
+    def _who(self, arguments: argparse.Namespace) -> None:
+        try:
+            title, found = who(self.session, self.shell, arguments.target, arguments.top)
+        except (RuntimeError, NameNotFoundError) as error:
+            raise UsageError(str(error)) from None
+        show(Shown(found, render_holders(found, title=title), lambda each: each.holders))
 
     def _last(self, arguments: argparse.Namespace) -> None:
         try:

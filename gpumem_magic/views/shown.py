@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from gpumem_magic.views.byte_ledger import render_byte_ledger
 from gpumem_magic.views.cell_report import render_cell_report
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from gpumem_magic.analysis.byte_ledger import ByteLedger
     from gpumem_magic.analysis.cell_report import CellReport
 
 Answer = TypeVar("Answer")
@@ -50,3 +52,8 @@ def _columns(row: Any) -> dict[str, Any]:
 def shown_cell_report(report: CellReport) -> Shown[CellReport]:
     """A cell report with its allocators as rows."""
     return Shown(report, render_cell_report(report), lambda each: each.allocators)
+
+
+def shown_byte_ledger(ledger: ByteLedger) -> Shown[ByteLedger]:
+    """A ledger with all its rows."""
+    return Shown(ledger, render_byte_ledger(ledger), lambda each: each.rows())

@@ -39,6 +39,9 @@ class Buffers:
     def is_imported(self) -> bool:
         return True
 
+    def may_hold(self, kind: type) -> bool:
+        return kind is Buffer
+
     def memory(self) -> FrameworkMemory:
         return FrameworkMemory(name=self.name, version="1")
 

@@ -35,9 +35,11 @@ def imported_frameworks() -> list[Framework]:
     return [each for each in FRAMEWORKS if each.is_imported()]
 
 
-def holdings_of(objects: Sequence[object]) -> Iterator[tuple[Framework, Holding]]:
-    """(framework, holding) of all objects and all imported frameworks, asking each framework once per type."""
-    frameworks = imported_frameworks()
+def holdings_of(
+    objects: Sequence[object], frameworks: Sequence[Framework] | None = None
+) -> Iterator[tuple[Framework, Holding]]:
+    """(framework, holding) of all objects, asking each framework (all imported ones when None) once per type."""
+    frameworks = imported_frameworks() if frameworks is None else frameworks
     wanted: dict[int, list[int]] = {}  # by the id of a type: frameworks that may find something in its objects
     chosen: list[list[int]] = [[] for _ in frameworks]
 
