@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumem_magic.model.events import EventFlag, Kind
 from gpumem_magic.model.frameworks import BLOCK_DTYPE, SEGMENT_DTYPE, BlockState, FrameworkMemory, Pool
+from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 from tests.analysis.build import CUBLAS, GIB, IPYTHON, LINEAR, MIB, TORCH, Recording, notebook
 from tests.analysis.histories import samples
 
@@ -131,3 +132,39 @@ def every_owner(**measured: Any) -> Snapshot:
     return dataclasses.replace(
         made, history=samples(0, 3, **(columns | measured)), frameworks=(torch_pool(segment, 200 * MIB, 150 * MIB),)
     )
+
+
+def held() -> Holders:
+    """What a notebook holds in which training has just failed."""
+
+    def name(path: str, held_by: HeldBy = HeldBy.NOTEBOOK, exclusive: int = 0) -> Name:
+        return Name(name=path.partition(".")[0], path=path, held_by=held_by, exclusive_bytes=exclusive)
+
+    def holder(number: int, size: int, held_by: HeldBy, *names: Name, count: int = 0, path: str = "") -> Holder:
+        return Holder(
+            address=0x7F0000000000 + (number << 32),
+            bytes=size,
+            device=0,
+            frameworks=("torch",) if held_by is not HeldBy.LOST else (),
+            type_name="Parameter" if names else "Tensor" if held_by is not HeldBy.LOST else "",
+            held_by=held_by,
+            names=names,
+            name_count=count or len(names),
+            path=path,
+        )
+
+    failed = Name(
+        name="sys.last_exc",
+        path="sys.last_exc → traceback → train_step() in In [12]:4, local logits",
+        held_by=HeldBy.EXCEPTION,
+        exclusive_bytes=0,
+    )
+    holders = (
+        holder(1, 3 * GIB, HeldBy.NOTEBOOK, name("model.encoder.layers[11].weight"), name("best['model']"), count=7),
+        holder(2, 2 * GIB, HeldBy.EXCEPTION, failed, count=3),
+        holder(3, GIB, HeldBy.AUTOGRAD, name("loss → grad_fn MmBackward0: saved mat2", HeldBy.NOTEBOOK)),
+        holder(4, 96 * MIB, HeldBy.GARBAGE, path="<Trainer>.state['last']"),
+        holder(5, 7 * MIB, HeldBy.LOST),
+    )
+    totals = (NameTotal(name="loss", held_by=HeldBy.NOTEBOOK, exclusive_bytes=GIB),)
+    return Holders(holders=holders, totals=totals, bytes=sum(each.bytes for each in holders), objects=1_000_000)

@@ -19,6 +19,7 @@ cd "$tests"
 status=0
 timeout 420 python3 -m pytest tests/gpu tests/driver tests/session -q -p no:cacheprovider -o addopts="" --timeout=150 2>&1 | tee "$out/tests.log" || status=1
 timeout 150 python3 -m benchmarks.overhead 2>&1 | tee "$out/overhead.txt" || status=1
+timeout 120 python3 -m benchmarks.accuracy --rows 2>&1 | tee "$out/accuracy.txt" || status=1
 timeout 60 python3 -m benchmarks.scale --events 2000000 2>&1 | tee "$out/scale.txt" || status=1
 JUPYTER_PATH=$site/share/jupyter timeout 150 python3 -m benchmarks.live 2>&1 | tee "$out/live.txt" || status=1
 for form in html notebook; do

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 from gpumem_magic.model.snapshot import Mark
 from tests.analysis.build import GIB, SECOND, START_NS, Recording
 from tests.analysis.histories import PERIOD_NS, all_levels, samples
@@ -35,3 +36,24 @@ def planted_history(snapshot: Snapshot) -> Snapshot:
     rows = samples(0, count, tracked_bytes=GIB, used_bytes=2 * GIB, process_bytes=GIB, utilization=50)
     marks = (Mark(time_ns=START_NS + SECOND, name=MARKUP),)
     return dataclasses.replace(snapshot, history=all_levels(rows), marks=marks)
+
+
+def planted_holders() -> Holders:
+    """Memory that is held in every way, by things whose names are markup."""
+    name = Name(name=MARKUP, path=MARKUP, held_by=HeldBy.NOTEBOOK, exclusive_bytes=GIB)
+    held = [
+        Holder(
+            address=(1 + number) << 40,
+            bytes=GIB,
+            device=0,
+            frameworks=(MARKUP,),
+            type_name=MARKUP,
+            held_by=held_by,
+            names=(name,) if held_by < HeldBy.GARBAGE else (),
+            name_count=5 if held_by < HeldBy.GARBAGE else 0,
+            path="" if held_by < HeldBy.GARBAGE else MARKUP,
+        )
+        for number, held_by in enumerate(HeldBy)
+    ]
+    totals = (NameTotal(name=MARKUP, held_by=HeldBy.NOTEBOOK, exclusive_bytes=GIB),)
+    return Holders(holders=tuple(held), totals=totals, bytes=len(held) * GIB, objects=10)

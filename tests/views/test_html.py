@@ -19,6 +19,7 @@ from gpumem_magic.views.byte_ledger import render_byte_ledger
 from gpumem_magic.views.cell_report import render_cell_report
 from gpumem_magic.views.cell_table import render_cell_table
 from gpumem_magic.views.chart import chart
+from gpumem_magic.views.holders import render_holders
 from gpumem_magic.views.html import Html, breakable, document, escaped, tag
 from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
@@ -27,7 +28,7 @@ from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.theme import DARK, LIGHT, style
 from tests.analysis import scenes
 from tests.analysis.build import MIB, Recording
-from tests.views.planted import MARKUP, planted_history, planted_recording
+from tests.views.planted import MARKUP, planted_history, planted_holders, planted_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,7 @@ def every_answer() -> Iterator[tuple[str, str]]:
     problem = FrameworkMemory(name=MARKUP, version=MARKUP, problem=MARKUP)
     told = dataclasses.replace(planted_history(snapshot), frameworks=(problem,))
     yield "ledger", render_byte_ledger(byte_ledger(told))["text/html"]
+    yield "holders", render_holders(planted_holders(), title=MARKUP)["text/html"]
     yield "status", render_status([(MARKUP, MARKUP, "error")], title=MARKUP, next_=MARKUP)["text/html"]
 
 

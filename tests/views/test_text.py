@@ -12,9 +12,11 @@ from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.analysis.timelines import Timeline
+from gpumem_magic.model.holders import Holders
 from gpumem_magic.views.byte_ledger import byte_ledger_text
 from gpumem_magic.views.cell_report import cell_report_text
 from gpumem_magic.views.cell_table import cell_table_text
+from gpumem_magic.views.holders import holders_text
 from gpumem_magic.views.recording_report import recording_report_text
 from gpumem_magic.views.status import status_text
 from gpumem_magic.views.text import Column, bar, shortened, sparkline, table, text_width, without_middle
@@ -48,6 +50,15 @@ def test_byte_ledger(golden: Callable[[str, str], None], width: int) -> None:
 def test_byte_ledger_of_a_device_that_nobody_measured(golden: Callable[[str, str], None]) -> None:
     recording, _ = scenes.training(simulated=True, degraded="CUPTI is held by Nsight Systems")
     golden("ledger_unmeasured.txt", byte_ledger_text(byte_ledger(recording.snapshot()), width=100))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_holders(golden: Callable[[str, str], None], width: int) -> None:
+    golden(f"holders_{width}.txt", holders_text(scenes.held(), title="The 10 largest pieces", width=width))
+
+
+def test_nothing_is_held() -> None:
+    assert "No device memory that a Python object knows." in holders_text(Holders(), title="Who holds 0x10")
 
 
 def test_cell_report_of_a_quiet_cell(golden: Callable[[str, str], None]) -> None:
