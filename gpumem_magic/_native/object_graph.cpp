@@ -96,8 +96,7 @@ bool ObjectGraph::append(PyObject* object, int32_t* node) {
   return true;
 }
 
-// ---- the map from objects to nodes: open addressing, four bytes a slot
-// ------------------------------------------------
+// ---- the map from objects to nodes: open addressing, four bytes a slot ----------------------------------------------
 
 size_t ObjectGraph::home(const PyObject* object) const {
   const uint64_t mixed = (reinterpret_cast<uint64_t>(object) >> 4) * 0x9E3779B97F4A7C15ull;

@@ -34,8 +34,8 @@ class ObjectGraph {
   bool finished() const { return offsets_.size() > size(); }
 
   size_t size() const { return static_cast<size_t>(PyList_GET_SIZE(objects_)); }
-  // The node of `object`, or kAbsent.
-  int32_t find(PyObject* object) const;
+  // The node of `wanted`, or kAbsent.
+  int32_t find(PyObject* wanted) const;
 
   const std::vector<int64_t>& offsets() const { return offsets_; }
   const std::vector<int32_t>& targets() const { return targets_; }
