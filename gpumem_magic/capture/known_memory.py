@@ -90,20 +90,30 @@ def known_memory(
             rows.append((reference.address, 1, NO_DEVICE, index, reference.index, 1))
     if len(allocations):
         rows += [(value, 0, NO_DEVICE, _RAW, node, 0) for node, value in _pointers(allocations, objects, listed)]
-    ranges, labels = _without_stale(np.array(rows, _RANGE_DTYPE), labels)
+    ranges, labels = _without_idle_pointers(np.array(rows, _RANGE_DTYPE), labels)
     return _merged(ranges, labels, [framework.name for framework in frameworks])
 
 
-def _without_stale(ranges: np.ndarray, labels: dict[int, str]) -> tuple[np.ndarray, dict[int, str]]:
-    """Without pointers that lead to no memory: what lay there was freed. A pointer is a range of no bytes; what keeps memory unseen has one."""
-    memory, _ = merge_ranges(ranges[ranges["bytes"] > 0])
-    place = np.searchsorted(memory["address"], ranges["address"], side="right").astype(np.int64) - 1
-    kept = ranges["bytes"] > 0
-    if len(memory):
-        home = memory[np.maximum(place, 0)]
-        kept |= (place >= 0) & (ranges["address"] < home["address"] + home["bytes"])
+def _without_idle_pointers(ranges: np.ndarray, labels: dict[int, str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Without pointers that keep nothing alive. A pointer is a range of no bytes; what keeps memory unseen has one.
+
+    What lay where it leads was freed, or belongs to a framework's object: then that keeps it, and a number does not.
+    """
+    is_pointer = ranges["bytes"] == 0
+    known, _ = merge_ranges(ranges[~is_pointer])
+    owned, _ = merge_ranges(ranges[~is_pointer & (ranges["node"] != _NOBODY) & (ranges["framework"] != _RAW)])
+    kept = ~is_pointer | (_is_within(ranges["address"], known) & ~_is_within(ranges["address"], owned))
     moved = np.cumsum(kept) - 1
     return ranges[kept], {int(moved[row]): label for row, label in labels.items() if kept[row]}
+
+
+def _is_within(addresses: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    if not len(memory):
+        return np.zeros(len(addresses), bool)
+    place = np.searchsorted(memory["address"], addresses, side="right").astype(np.int64) - 1
+    home = memory[np.maximum(place, 0)]
+    inside: np.ndarray = (place >= 0) & (addresses < home["address"] + home["bytes"])
+    return inside
 
 
 def _merged(ranges: np.ndarray, labels: dict[int, str], names: list[str]) -> KnownMemory:

@@ -346,6 +346,14 @@ def test_both_ends_of_a_long_path_are_told(nb: Notebook) -> None:
     assert path == "x" + "[0]" * 23 + " → 99,954 more → <list>" + "[0]" * 23
 
 
+def test_a_number_keeps_nothing_that_an_array_keeps(nb: Notebook) -> None:
+    nb.run("x = gpu()\naddress = {x.address: 1}")
+    raw = np.array([(nb.names["x"].address, nb.names["x"].size, 0)], MEMORY_DTYPE)
+    assert [paths(each) for each in nb.holders(allocations=raw).holders] == [{"x": "x"}]
+    del nb.names["x"]
+    assert [set(paths(each)) for each in nb.holders(allocations=raw).holders] == [{"address"}]
+
+
 def test_the_autograd_graph(nb: Notebook) -> None:
     nb.run("hidden = gpu()\nloss = gpu()\nloss.saved = (hidden.address, 'grad_fn MmBackward0: saved mat2')")
     address = nb.names["hidden"].address
