@@ -476,6 +476,7 @@ void a_long_chain() {
   Retention retention = unreached.retention();
   CHECK_EQ(retention.fates()[0], kOpaque);
   CHECK_EQ(retention.unreached_path(0).nodes.size(), static_cast<size_t>(kDeep));
+  CHECK_EQ(chain().retention().unreached_path(0).nodes.size(), static_cast<size_t>(kFewSteps));
 }
 
 // The reference back makes the search for dominators look along the whole chain at once.
