@@ -55,7 +55,7 @@ def test_the_tracker_agrees_with_the_driver(executed: NotebookNode) -> None:
 def test_every_cell_is_in_the_table(executed: NotebookNode) -> None:
     text = printed(executed, "all-cells")
     assert "+10.0 MiB, +10.0 MiB, +10.0 MiB" in text
-    assert len(re.findall(r"^In \[\d+\]", text, re.MULTILINE)) == 11
+    assert len(re.findall(r"^In \[\d+\]", text, re.MULTILINE)) == 12
     assert "recording" in printed(executed, "all-status")
 
 
