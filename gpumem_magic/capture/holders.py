@@ -19,7 +19,7 @@ from gpumem_magic.analysis.retention import MEMORY_DTYPE, classify, memory_at
 from gpumem_magic.capture.known_memory import known_memory
 from gpumem_magic.capture.retention_words import path_words, type_name
 from gpumem_magic.capture.roots import SHELL_PREFIX, is_ours
-from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
+from gpumem_magic.model.holders import Freed, HeldBy, Holder, Holders, Name, NameTotal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,7 +66,7 @@ def find_holders(
             be found as pointers that somebody keeps.
         named: for how many memories, largest first, names are looked for.
         names_each: names of each class shown per memory.
-        freed_if: choices of names; ``Holders.freed_bytes`` says what each would free if all its names went together.
+        freed_if: choices of names; ``Holders.freed`` says what each would free if all its names went together.
         progress: told after each slice; what it raises ends the search.
     """
     was_enabled = gc.isenabled()
@@ -155,7 +155,7 @@ class _Search:
             np.ascontiguousarray(known.holds["node"]),
             np.ascontiguousarray(known.holds["memory"]),
             np.ascontiguousarray(known.holds["hidden"]),
-            np.ascontiguousarray(known.memory["bytes"]),
+            np.where(known.is_owned(), known.memory["bytes"], np.uint64(0)),
         )
         return _Telling(self, self._roots, entries, known, retention).answer(question)
 
@@ -168,7 +168,7 @@ class _Search:
 
     def _entries(self, roots: Roots, flags: np.ndarray) -> _Entries:
         """Every name that refers to a node, and in ``flags`` what must not be followed."""
-        namespaces = self._find(_dictionaries(roots))
+        namespaces = self._find([self, *_dictionaries(roots)])  # what only this search refers to, it does not hold
         flags[namespaces[namespaces >= 0]] = _NAMESPACE | _ANCHORED
         owners: list[Any] = [*roots.roots, *(each for each in roots.namespaces if not is_ours(each.prefix))]
         keys: list[Any] = [None] * len(roots.roots)
@@ -212,7 +212,7 @@ class _Telling:
             holders=tuple(holders),
             totals=self._totals(),
             bytes=int(self._known.memory["bytes"].sum()),
-            freed_bytes=tuple(map(self._freed_bytes, question.freed_if)),
+            freed=tuple(map(self._freed, question.freed_if)),
             objects=len(self._objects),
         )
 
@@ -267,10 +267,13 @@ class _Telling:
             return ""
         return self._words(f"<{type_name(type(self._objects[nodes[0]]))}>", memory, nodes)
 
-    def _freed_bytes(self, choice: Choice) -> int:
+    def _freed(self, choice: Choice) -> Freed:
         classes = [HeldBy(each) for each in self._entries.classes.tolist()]
         chosen = [entry for entry, held_by in enumerate(classes) if choice(self._entries.label(entry), held_by)]
-        return int(self._retention.freed_bytes(chosen))
+        memories = self._retention.freed(chosen)
+        sizes = self._known.memory["bytes"][memories]
+        owned = self._known.is_owned()[memories]
+        return Freed(bytes=int(sizes[owned].sum()), lost_bytes=int(sizes[~owned].sum()), names=len(chosen))
 
     def _totals(self) -> tuple[NameTotal, ...]:
         totals = [
