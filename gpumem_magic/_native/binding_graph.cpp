@@ -111,6 +111,12 @@ nb::tuple paths(Retention& retention, int32_t memory, size_t limit) {
   return nb::make_tuple(list, total);
 }
 
+std::vector<int32_t> held(const Retention& retention, const std::vector<int32_t>& entries) {
+  if (!all_below(entries, retention.exclusive_bytes().size())) throw nb::index_error("no such name");
+  const nb::gil_scoped_release release;
+  return retention.held(entries);
+}
+
 std::vector<int32_t> freed(const Retention& retention, const std::vector<int32_t>& entries) {
   if (!all_below(entries, retention.exclusive_bytes().size())) throw nb::index_error("no such name");
   const nb::gil_scoped_release release;
@@ -157,6 +163,7 @@ void bind_graph(nb::module_& m) {
       .def("exclusive_bytes", [](const Retention& self) { return rows(self.exclusive_bytes()); })
       .def("paths", paths, nb::arg("memory"), nb::arg("limit"),
            "([(entry, [node, ...]), ...] nearest first, number of names that reach the memory).")
+      .def("held", held, nb::arg("entries"), "Memories that these names reach.")
       .def("freed", freed, nb::arg("entries"), "Memories that would go if these names went together.")
       .def(
           "unreached_path", [](Retention& self, int32_t memory) { return self.unreached_path(memory).nodes; },

@@ -253,10 +253,8 @@ void Retention::sum_dominated() {
   for (size_t entry = 0; entry < exclusive_.size(); ++entry) exclusive_[entry] = sums[entry_vertex(entry)];
 }
 
-std::vector<int32_t> Retention::freed(const std::vector<int32_t>& entries) const {
-  std::vector<uint8_t> is_seen(static_cast<size_t>(vertices_), 0);
-  for (const int32_t entry : entries) is_seen[entry_vertex(static_cast<size_t>(entry))] = 1;
-  std::vector<int32_t> queue{0};
+// Vertices that are reached from those in `queue`, past none that is seen already.
+std::vector<uint8_t> Retention::seen_from(std::vector<int32_t> queue, std::vector<uint8_t> is_seen) const {
   for (size_t i = 0; i < queue.size(); ++i) {
     for (int64_t e = forward_.offsets[queue[i]]; e < forward_.offsets[queue[i] + 1]; ++e) {
       const int32_t target = forward_.targets[e];
@@ -265,6 +263,25 @@ std::vector<int32_t> Retention::freed(const std::vector<int32_t>& entries) const
       queue.push_back(target);
     }
   }
+  return is_seen;
+}
+
+std::vector<int32_t> Retention::held(const std::vector<int32_t>& entries) const {
+  std::vector<int32_t> queue;
+  queue.reserve(entries.size());
+  for (const int32_t entry : entries) queue.push_back(entry_vertex(static_cast<size_t>(entry)));
+  const std::vector<uint8_t> is_seen = seen_from(queue, std::vector<uint8_t>(static_cast<size_t>(vertices_), 0));
+  std::vector<int32_t> memories;
+  for (int32_t memory = 0; memory < static_cast<int32_t>(memory_bytes_.size()); ++memory) {
+    if (is_seen[memory_vertex(memory)] != 0) memories.push_back(memory);
+  }
+  return memories;
+}
+
+std::vector<int32_t> Retention::freed(const std::vector<int32_t>& entries) const {
+  std::vector<uint8_t> is_gone(static_cast<size_t>(vertices_), 0);
+  for (const int32_t entry : entries) is_gone[entry_vertex(static_cast<size_t>(entry))] = 1;
+  const std::vector<uint8_t> is_seen = seen_from({0}, std::move(is_gone));
   std::vector<int32_t> memories;
   for (int32_t memory = 0; memory < static_cast<int32_t>(memory_bytes_.size()); ++memory) {
     const bool is_left = is_seen[memory_vertex(memory)] == 0;

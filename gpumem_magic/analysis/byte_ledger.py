@@ -39,6 +39,7 @@ class LedgerRow:
     kind: str  # "other", "context", "code", "live", "cached", "pages" or "unexplained"
     hint: str = ""  # what it is, for somebody who does not know
     command: str = ""  # what gives it back; "" when nothing does
+    largest_bytes: int = 0  # the largest piece, where the bytes are free in pieces
     count: int = 0  # allocations; 0 where that means nothing
     parts: tuple[LedgerRow, ...] = ()
 
@@ -52,6 +53,10 @@ class DeviceLedger:
     process_bytes: int | None  # this process's part, by NVML; None where it does not tell
     is_measured: bool  # False where nobody tells how full the device is
     rows: tuple[LedgerRow, ...]
+
+    def leaves(self) -> list[LedgerRow]:
+        """The rows that have no parts, and the parts of the others: each byte once."""
+        return [row for top in self.rows for row in (top.parts or (top,))]
 
     @property
     def unexplained_bytes(self) -> int:
@@ -71,7 +76,7 @@ class ByteLedger:
         return [row for device in self.devices for top in device.rows for row in (top, *top.parts)]
 
     def _leaves(self) -> list[LedgerRow]:
-        return [row for device in self.devices for top in device.rows for row in (top.parts or (top,))]
+        return [row for device in self.devices for row in device.leaves()]
 
     @property
     def live_bytes(self) -> int:
@@ -268,7 +273,11 @@ def _framework_row(name: str, group: np.ndarray, found: Pooled) -> LedgerRow:
     ]
     parts += _row("cached, can be given back", found.returnable, "cached", _RETURNABLE_HINT, found.command)
     pieces = f"free between live blocks, so it cannot be given back; the largest piece is {found.largest_free:,} bytes"
-    parts += _row("cached, in pieces", found.pieces, "cached", pieces)
+    largest = found.largest_free
+    parts += [
+        dataclasses.replace(row, largest_bytes=largest)
+        for row in _row("cached, in pieces", found.pieces, "cached", pieces)
+    ]
     known = sum(part.bytes for part in parts)
     if known > size:  # the framework went on between its answer and the tracker's
         parts, known = [], 0

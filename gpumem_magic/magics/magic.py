@@ -19,6 +19,7 @@ from gpumem_magic.magics.cell_line import MarkHider, parse
 from gpumem_magic.magics.cell_runs import CellRuns
 from gpumem_magic.magics.live import SessionSource
 from gpumem_magic.magics.live_views import LiveViews
+from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.status_rows import status_rows
 from gpumem_magic.verbs.free import CannotFreeError, free
@@ -48,7 +49,8 @@ class GpuMemoryMagics(Magics):
         self.live_views = LiveViews(
             SessionSource(self.session, lambda: self.cell_runs.is_running), lambda: is_notebook(shell)
         )
-        self.cell_runs = CellRuns(shell, self.session, self.live_views)
+        self.cards = OutOfMemoryCards(shell, self.session, lambda: is_notebook(shell))
+        self.cell_runs = CellRuns(shell, self.session, self.live_views, self.cards)
         self.mark_hider = MarkHider(lambda: self.cell_runs.is_running)
 
     def install(self) -> None:
@@ -63,6 +65,7 @@ class GpuMemoryMagics(Magics):
         """Undo ``install``."""
         self.live_views.close()
         self.cell_runs.remove()
+        self.cards.remove()
         if self.mark_hider in self.shell.input_transformers_cleanup:
             self.shell.input_transformers_cleanup.remove(self.mark_hider)
         for kind in ("line", "cell"):

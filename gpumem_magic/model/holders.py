@@ -67,6 +67,18 @@ class NameTotal:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """A name, or several that lead to the same memory, and what of that goes with them."""
+
+    names: tuple[str, ...]  # the one that a person would use first
+    path: str  # from the first to the largest piece of memory
+    held_by: HeldBy  # of the first
+    pieces: int
+    held_bytes: int
+    freed_bytes: int  # when all of them go, after the names of the choice ``apart_from`` if they are none of these
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Freed:
     """What goes when a choice of names goes together."""
 
@@ -83,6 +95,7 @@ class Holders:
     totals: tuple[NameTotal, ...] = ()  # of all memory
     bytes: int = 0  # of all memory
     freed: tuple[Freed, ...] = ()  # per choice of names that was asked for
+    keepers: tuple[Keeper, ...] = ()  # the names of ``holders`` by what they lead to, where that was asked for
     objects: int = 0  # that were looked at
 
     def self_check(self) -> None:
@@ -94,3 +107,5 @@ class Holders:
         assert sum(total.exclusive_bytes for total in self.totals) <= self.bytes, "names free more than there is"
         for holder in self.holders:
             assert len(holder.names) <= holder.name_count, "more names than were counted"
+        for keeper in self.keepers:
+            assert keeper.freed_bytes <= self.bytes, f"{keeper.names[0]} frees more than there is"

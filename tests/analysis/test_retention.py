@@ -137,6 +137,7 @@ def test_what_each_name_alone_would_free(graph: Graph) -> None:
 def test_what_names_free_together(graph: Graph, together: set[int]) -> None:
     chosen = together & set(range(len(graph.entries)))
     assert graph.native().freed(sorted(chosen)) == graph.freed(chosen)
+    assert graph.native().held(sorted(chosen)) == sorted(graph.reached_memory(sorted(chosen)))
 
 
 @settings(max_examples=400, deadline=None)

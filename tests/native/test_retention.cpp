@@ -254,6 +254,7 @@ void check_all(const Graph& graph, Retention& retention, test::Random& random) {
   for (int32_t entry = 0; entry < graph.entries(); ++entry) {
     CHECK_EQ(retention.exclusive_bytes()[entry], reference.freed_bytes({entry}));
     CHECK(retention.freed({entry, entry}) == reference.freed({entry}));
+    for (const int32_t memory : retention.held({entry})) CHECK(reference.entry_path_length(entry, memory) != 0);
   }
   CHECK(retention.freed({}).empty());
   for (int choice = 0; choice < 5; ++choice) {
