@@ -28,6 +28,7 @@ from gpumem_magic.model.units import format_count, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from gpumem_magic.analysis.tensor_sites import TensorSites
     from gpumem_magic.model.snapshot import Cell, Gap, Process, Snapshot
 
 __all__ = ["Allocator", "CellReport", "DeviceChange", "SpanMark", "Timeline", "cell_report"]
@@ -82,6 +83,7 @@ class CellReport:
     failures: int  # driver calls that failed
     gaps: tuple[Gap, ...]  # gaps that overlap the cell: its numbers miss what happened in them
     notes: tuple[str, ...]  # sentences a reader must know before trusting a number
+    tensors: TensorSites | None = None  # inside the memory above; None when nobody asked for them
 
     @property
     def delta_bytes(self) -> int:

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from gpumem_magic.magics.arguments import MagicHelpShown
 from gpumem_magic.magics.cell_line import MARK, cell_options
 from gpumem_magic.magics.show import show
+from gpumem_magic.magics.tensor_runs import TensorRuns
 from gpumem_magic.model.units import format_size
 from gpumem_magic.views.shown import shown_cell_report
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo
 
     from gpumem_magic.analysis.cell_report import CellReport
+    from gpumem_magic.analysis.tensor_sites import TensorSites
+    from gpumem_magic.capture.frameworks.torch_history import TensorRecorder
     from gpumem_magic.magics.live_views import LiveView, LiveViews
     from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
     from gpumem_magic.session import Session
@@ -38,6 +41,7 @@ class _Run:
     options: argparse.Namespace | None
     description: dict[str, Any]
     live: LiveView | None = None
+    tensors: TensorRecorder | None = None
 
 
 class CellRuns:
@@ -51,6 +55,7 @@ class CellRuns:
         self._session = session
         self._live_views = live_views
         self._runs: list[_Run] = []
+        self.tensors = TensorRuns(session)
 
     @property
     def is_running(self) -> bool:
@@ -77,6 +82,7 @@ class CellRuns:
                 self._shell.events.unregister(event, hook)
         while self._runs:
             run = self._runs.pop()
+            self.tensors.end(run.tensors)
             self._session.close_span(run.span, **run.description)
 
     def _before(self, info: ExecutionInfo) -> None:
@@ -97,6 +103,7 @@ class CellRuns:
         self._runs.append(run)
         if is_live:
             run.live = self._live_views.show_cell(run.span)
+        run.tensors = self.tensors.begin(options)
 
     def _describe(self, raw: str, info: ExecutionInfo) -> dict[str, Any]:
         count = None if self._runs else self._shell.execution_count - _counted_already(info)
@@ -125,8 +132,10 @@ class CellRuns:
         if not self._runs:
             return
         run = self._runs.pop()
+        history = self.tensors.end(run.tensors)
         self._complete(run, result)
         self._session.close_span(run.span, **run.description)
+        tensors = self.tensors.answer(history, run.description["label"])
         if not self._runs:
             self._session.check()
             self._live_views.cell_ended()
@@ -135,7 +144,7 @@ class CellRuns:
                 self._cards.cell_died(run.span, error)
         try:
             if run.options is not None and (result is None or result.error_before_exec is None):
-                self._report(run, result)
+                self._report(run, result, tensors)
         finally:
             if run.live is not None:
                 run.live.close()  # if the report did not take its place
@@ -149,7 +158,7 @@ class CellRuns:
             run.description["execution_count"] = result.execution_count
             run.description["label"] = f"In [{result.execution_count}]"
 
-    def _report(self, run: _Run, result: ExecutionResult | None) -> None:
+    def _report(self, run: _Run, result: ExecutionResult | None, tensors: TensorSites | None) -> None:
         options = run.options
         assert options is not None, "only runs with options are reported"
         try:
@@ -157,7 +166,7 @@ class CellRuns:
         except (RuntimeError, KeyError):
             print("The recording ended inside this cell, so there is no report on it.")  # noqa: T201  (instead of it)
             return
-        answer = shown_cell_report(report)
+        answer = shown_cell_report(dataclasses.replace(report, tensors=tensors))
         if options.save:
             self._shell.user_ns[options.save] = answer
         complaint = broken_promise(report, options)

@@ -9,6 +9,7 @@ from gpumem_magic.views.allocators import allocators_html, allocators_text, stay
 from gpumem_magic.views.chart import Chart, chart
 from gpumem_magic.views.html import Html, answer, badge, next_steps, note, spaced, tag
 from gpumem_magic.views.svg import timeline_svg
+from gpumem_magic.views.tensor_sites import tensors_html, tensors_text
 from gpumem_magic.views.text import WIDTH, one_line, paragraph, side_by_side, sparkline
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def cell_report_text(report: CellReport, *, width: int = WIDTH) -> str:
     else:
         parts += [_device_text(each, report, width) for each in report.devices]
         parts += _tables_text(report, width)
+    if report.tensors is not None:
+        parts.append(tensors_text(report.tensors, width=width))
     parts.append(f"Next: {' · '.join(command for command, _ in NEXT)}")
     return "\n\n".join(parts) + "\n"
 
@@ -197,6 +200,7 @@ def cell_report_html(report: CellReport) -> str:
             if report.touched_memory
             else [tag("p", _nothing(report), class_="gm-quiet")]
         ),
+        tensors_html(report.tensors) if report.tensors is not None else None,
         next_steps(NEXT),
         label=f"GPU memory report of {report.cell.label}",
     )
