@@ -146,7 +146,7 @@ def line_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="from the next cell on, record which lines make PyTorch's tensors, until --no-tensors or off",
     )
-    verbs.add_parser("tensors", help="which lines made PyTorch's tensors in the cell that was recorded last")
+    verbs.add_parser("tensors", help="the tensors of the last recorded cell that made any")
     verbs.add_parser("off", help="stop tracking and give CUPTI back; the recording ends")
     verbs.add_parser("pause", help="stop recording for a while; the recording notes a gap")
     verbs.add_parser("cells", help="every cell run: delta, peak, held")

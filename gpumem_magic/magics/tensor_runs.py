@@ -22,7 +22,7 @@ class TensorRuns:
         self._session = session
         self._active: TensorRecorder | None = None
         self.every_cell = False  # whether cells are recorded that do not ask for it
-        self.latest: tuple[str, TensorSites] | None = None  # label of the cell that was recorded last, and its answer
+        self.latest: tuple[str, TensorSites] | None = None  # label and answer of the last cell that made tensors
 
     def begin(self, options: argparse.Namespace | None) -> TensorRecorder | None:
         """Begin to record the cell that starts now; None when nobody wants it. Hand the result to ``end``."""
@@ -44,7 +44,7 @@ class TensorRuns:
         return recorder.stop()
 
     def answer(self, history: TensorHistory | None, label: str) -> TensorSites | None:
-        """The rows of a cell that has ended. Kept as the latest ones."""
+        """The rows of a cell that has ended; kept as the latest ones, if there are any."""
         if history is None:
             return None
         try:
@@ -52,6 +52,6 @@ class TensorRuns:
         except RuntimeError:  # the recording ended inside the cell: its lines are called by their file
             labels = {}
         found = tensor_sites(history, labels)
-        if history.problem != NESTED:
+        if found.all_rows() or self.latest is None:
             self.latest = label, found
         return found

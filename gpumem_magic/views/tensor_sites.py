@@ -16,9 +16,9 @@ MOST_ROWS = 30
 """Rows that the table shows before it says how many it left out."""
 
 TITLE = "Tensors"
-HINT = "blocks inside PyTorch's cache, as asked for; these bytes are part of driver memory, not added to the rows above"
+HINT = "blocks inside PyTorch's cache, in bytes asked for: part of driver memory, not added to its rows above"
 NOTHING = "PyTorch's cache handed out no block in this cell."
-NEXT = (("%gpumem cells", "every cell run"), ("%gpumem on --no-tensors", "stop recording tensors"))
+NEXT = (("%%gpumem --tensors", "the same of one cell, in its report"), ("%gpumem who", "what keeps them alive"))
 
 
 def render_tensors(sites: TensorSites, *, cell: str, width: int = WIDTH) -> dict[str, str]:
@@ -34,8 +34,9 @@ def _summary(sites: TensorSites) -> str:
     made = sum(row.made_bytes for row in sites.all_rows())
     blocks = f"{format_count(sites.count)} block{'s' * (sites.count != 1)}"
     least = "at least " if sites.made_bytes is None else ""
-    live = f"{format_size(sites.live_bytes)} of it still live" if sites.live_bytes else "none of it still live"
-    rounding = f" (with rounding {format_size(sites.taken_bytes)})" if sites.taken_bytes > sites.live_bytes else ""
+    taken, asked = format_size(sites.taken_bytes), format_size(sites.live_bytes)
+    live = f"{asked} of it still live" if sites.live_bytes else "none of it still live"
+    rounding = f" ({taken} with rounding)" if taken != asked else ""
     return f"{least}{format_size(made)} made in {blocks}, {live}{rounding}."
 
 

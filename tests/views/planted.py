@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 from gpumem_magic.model.snapshot import Mark
+from gpumem_magic.model.stacks import Frame
+from gpumem_magic.model.tensor_history import NO_STACK, TENSOR_BLOCK_DTYPE, TensorHistory
 from tests.analysis.build import GIB, SECOND, START_NS, Recording
 from tests.analysis.histories import PERIOD_NS, all_levels, samples
 
@@ -57,3 +61,13 @@ def planted_holders() -> Holders:
     ]
     totals = (NameTotal(name=MARKUP, held_by=HeldBy.NOTEBOOK, exclusive_bytes=GIB),)
     return Holders(holders=tuple(held), totals=totals, bytes=len(held) * GIB, objects=10)
+
+
+def planted_tensors() -> TensorHistory:
+    """Tensors that were made by code whose names are markup."""
+    stack = (Frame(filename=f"/home/{MARKUP}.py", function=MARKUP, line=1),)
+    return TensorHistory(
+        stacks=(stack,),
+        after=np.array([(0, 512, 500, 0, 0), (512, 512, 7, 3, NO_STACK)], TENSOR_BLOCK_DTYPE),
+        notes=(MARKUP,),
+    )

@@ -331,7 +331,7 @@ def read_events(traces: Iterable[Iterable[Mapping[str, Any]]], stacks: Stacks) -
     own.
     """
     stacks.forget()
-    rows = []
+    rows: list[tuple[int, int, int, int, int]] = []
     for device, trace in enumerate(traces):
         for entry in trace:
             kind = _KINDS.get(entry["action"])
