@@ -82,8 +82,8 @@ class CellRuns:
                 self._shell.events.unregister(event, hook)
         while self._runs:
             run = self._runs.pop()
-            self.tensors.end(run.tensors)
             self._session.close_span(run.span, **run.description)
+            self.tensors.end(run.tensors)
 
     def _before(self, info: ExecutionInfo) -> None:
         if self._session.state == "off":
@@ -132,9 +132,11 @@ class CellRuns:
         if not self._runs:
             return
         run = self._runs.pop()
-        history = self.tensors.end(run.tensors)
-        self._complete(run, result)
-        self._session.close_span(run.span, **run.description)
+        try:
+            self._complete(run, result)
+            self._session.close_span(run.span, **run.description)
+        finally:
+            history = self.tensors.end(run.tensors)  # it may take a while to read, which is not the cell's time
         tensors = self.tensors.answer(history, run.description["label"])
         if not self._runs:
             self._session.check()

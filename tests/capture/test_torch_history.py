@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import gc
+import random
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +234,73 @@ def test_a_full_ring_loses_its_begin(torch: Any, monkeypatch: pytest.MonkeyPatch
     assert (lost.live_bytes, lost.peak_bytes) == (0, None)
     assert sum(row.made_bytes for row in sites.all_rows()) == 112 * MIB == sites.made_bytes
     assert all(row.peak_is_bound for row in sites.rows)
+
+
+class Program:
+    """Makes and frees blocks at random on several lines and devices, and keeps its own books."""
+
+    def __init__(self, torch: Any, seed: int) -> None:
+        self.torch, self.random = torch, random.Random(seed)
+        self.live: list[tuple[Any, str, int, int]] = []
+        self.made: collections.Counter[tuple[str, int]] = collections.Counter()
+        self.now: collections.Counter[tuple[str, int]] = collections.Counter()
+        self.peak: collections.Counter[tuple[str, int]] = collections.Counter()
+
+    def first(self, asked: int, device: int) -> Any:
+        return self.torch.empty(asked, device)
+
+    def second(self, asked: int, device: int) -> Any:
+        return self.torch.empty(asked, device)
+
+    def third(self, asked: int, device: int) -> Any:
+        return self.torch.empty(asked, device)
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            if self.live and self.random.random() < 0.5:
+                name, asked, device = self.live.pop(self.random.randrange(len(self.live)))[1:]
+                self.now[name, device] -= asked
+            name = self.random.choice(("first", "second", "third"))
+            asked, device = self.random.randint(1, 2000), self.random.randrange(self.torch.cache.devices)
+            self.live.append((getattr(self, name)(asked, device), name, asked, device))
+            self.made[name, device] += asked
+            self.now[name, device] += asked
+            self.peak[name, device] = max(self.peak[name, device], self.now[name, device])
+
+    def begin_cell(self) -> None:
+        """From here on only blocks that are made count; what lives already is of no line."""
+        self.live = [(each[0], "before", *each[2:]) for each in self.live]
+        for books in (self.made, self.now, self.peak):
+            books.clear()
+
+    def live_bytes(self) -> dict[tuple[str, int], int]:
+        found: collections.Counter[tuple[str, int]] = collections.Counter()
+        for _, name, asked, device in self.live:
+            found[name, device] += asked
+        return {key: size for key, size in found.items() if key[0] != "before"}
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("ring", [7, 60, 100_000])
+def test_random_programs_add_up(monkeypatch: pytest.MonkeyPatch, seed: int, ring: int) -> None:
+    torch = put(monkeypatch, fake_torch.make(FLAVOURS[seed % 3], devices=1 + seed % 2))
+    monkeypatch.setattr(torch_history, "MAX_ENTRIES", ring)
+    program = Program(torch, seed)
+    program.run(30)
+    for _ in range(3):
+        program.begin_cell()
+        _, sites = recorded(lambda: program.run(80))
+        rows = {(row.stack[0].function, row.device): row for row in sites.rows}
+        assert {key: row.live_bytes for key, row in rows.items() if row.live_bytes} == program.live_bytes()
+        assert sites.made_bytes == sum(program.made.values())
+        for key, row in rows.items():
+            assert row.made_bytes <= program.made[key]
+            assert (row.peak_bytes or 0) <= program.peak[key]
+        if ring > 1000:
+            assert {key: row.made_bytes for key, row in rows.items()} == dict(program.made)
+            assert {key: row.peak_bytes for key, row in rows.items()} == dict(program.peak)
+        assert bool(sites.unrecorded) is (sum(row.count for row in sites.rows) < 80), "all others are counted there"
+        assert ring > 7 or sites.unrecorded
 
 
 # ---- the program's own use ----
