@@ -306,7 +306,9 @@ class Stacks:
 
 
 def _is_native(filename: str) -> bool:
-    return filename == "??" or filename.endswith(_NATIVE) or ".so" in filename.rpartition("/")[2]
+    """Whether a frame is one of C or C++, which are among the others where the program records those."""
+    known = filename == "??" or filename.endswith(_NATIVE) or ".so" in filename.rpartition("/")[2]
+    return known or "/include/c++/" in filename  # headers there have no suffix
 
 
 def read_blocks(segments: Iterable[Mapping[str, Any]], stacks: Stacks) -> np.ndarray:
