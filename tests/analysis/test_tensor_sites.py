@@ -144,6 +144,18 @@ def test_a_missing_entry_that_freed_does_not_raise_the_peak() -> None:
     assert (sites.rows[0].peak_bytes, sites.rows[0].live_bytes) == (500, 0)
 
 
+def test_a_block_that_nobody_recorded_is_not_of_the_line_that_was_there_before() -> None:
+    sites = checked(
+        history(
+            stacks=[[USER]],
+            events=[(0, 500, 0, 0, MADE), (0, 500, 0, NO_STACK, FREED)],
+            after=[(0, 512, 77, 0, NO_STACK)],
+            made={0: Made(count=2, bytes=577)},
+        )
+    )
+    assert [(row.where, row.live_bytes) for row in sites.all_rows()] == [("In [7]:3", 0), (NOT_RECORDED, 77)]
+
+
 def test_nothing_at_all() -> None:
     assert checked(history(stacks=[], made={0: Made(count=0, bytes=0)})).all_rows() == ()
     assert tensor_sites(TensorHistory(problem="No."), {}).problem == "No."

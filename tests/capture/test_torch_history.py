@@ -471,6 +471,7 @@ def test_stopping_what_never_started_is_quiet(torch: Any) -> None:
 def test_what_was_made_between_two_readings() -> None:
     between = torch_history._between
     assert between({0: Made(count=1, bytes=10)}, {0: Made(count=3, bytes=50)}) == {0: Made(count=2, bytes=40)}
-    assert between({0: Made(count=1, bytes=10)}, {0: Made(count=0, bytes=0)}) is None
+    assert between({0: Made(count=1, bytes=10)}, {0: Made(count=0, bytes=10)}) is None
+    assert between({0: Made(count=1, bytes=10)}, {0: Made(count=1, bytes=9)}) is None
     assert between(None, {}) is None
     assert between({}, {0: Made(count=0, bytes=0)}) is None

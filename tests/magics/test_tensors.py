@@ -133,3 +133,11 @@ def test_a_failed_assertion_shows_the_section_too(notebook: Notebook, torch: Any
     text = notebook.run("%%gpumem --tensors --quiet --assert-no-leak\nx = alloc(512)\ny = torch.empty(512)", fails=True)
     assert "Tensors" in text
     notebook.run("free(x)")
+
+
+def test_a_recording_that_ends_inside_the_cell(notebook: Notebook, torch: Any) -> None:
+    text = notebook.run(f"%%gpumem --tensors\nkept = torch.empty({MIB})\n%gpumem off")
+    assert "The recording ended inside this cell" in text
+    assert torch.cache.enabled is None
+    notebook.run("%gpumem on")
+    assert "1.00 MiB" in notebook.run("%gpumem tensors")
