@@ -30,8 +30,12 @@ class TensorRuns:
             return None
         recorder = TensorRecorder()
         if self._active is None:
+            try:
+                recorder.start()
+            except BaseException:  # the program was interrupted: nobody will hand the recorder to end()
+                recorder.stop()
+                raise
             self._active = recorder
-            recorder.start()
         return recorder
 
     def end(self, recorder: TensorRecorder | None) -> TensorHistory | None:

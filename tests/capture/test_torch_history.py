@@ -444,6 +444,21 @@ def test_a_release_that_throws_is_a_sentence(torch: Any, place: str) -> None:
     assert torch.cache.enabled is None
 
 
+def test_a_switch_that_throws_half_way_is_a_sentence(torch: Any) -> None:
+    original = torch.cuda.memory._record_memory_history
+
+    def half_way(enabled: Any = "all", **options: Any) -> None:
+        original(enabled, **options)
+        if enabled:
+            raise ValueError("changed")
+
+    torch.cuda.memory._record_memory_history = half_way
+    history, sites = recorded(lambda: torch.empty(MIB))
+    assert history.problem == "PyTorch's history could not be used (ValueError: changed)."
+    assert sites.all_rows() == ()
+    assert torch.cache.enabled is None
+
+
 def test_reading_that_fails_leaves_nothing_on(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     original = torch.cuda.memory._snapshot
     recorder = TensorRecorder()
@@ -466,6 +481,26 @@ def test_stopping_what_never_started_is_quiet(torch: Any) -> None:
     history = TensorRecorder().stop()
     assert (len(history.after), len(history.events), history.problem) == (0, 0, "")
     assert torch.cache.switched == []
+
+
+def test_the_python_side_of_the_installed_pytorch_takes_what_we_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    called: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(torch._C, "_cuda_record_memory_history", lambda *told: called.append(told), raising=False)
+    torch_history._switch_on(torch)
+    torch.cuda.memory._record_memory_history(None)
+    (on, off) = called
+    assert on[:4] == ("all", "alloc", "python", torch_history.MAX_ENTRIES)
+    assert off[0] is None
+    monkeypatch.setattr(torch._C, "_cuda_memorySnapshot", lambda *_: SNAPSHOT, raising=False)
+    assert torch_history._snapshot(torch) == SNAPSHOT
+    queued = list(torch.cuda._queued_calls)
+    recorder = TensorRecorder()
+    recorder.start()
+    waits = len(torch.cuda._queued_calls) - len(queued)
+    assert recorder.stop().problem == (torch_history.UNUSED if waits else torch_history.NO_CUDA)
+    assert torch.cuda._queued_calls == queued
+    assert not torch.cuda.is_initialized()
 
 
 def test_what_was_made_between_two_readings() -> None:

@@ -141,3 +141,19 @@ def test_a_recording_that_ends_inside_the_cell(notebook: Notebook, torch: Any) -
     assert torch.cache.enabled is None
     notebook.run("%gpumem on")
     assert "1.00 MiB" in notebook.run("%gpumem tensors")
+
+
+def test_an_interrupt_while_it_is_switched_on(notebook: Notebook, torch: Any) -> None:
+    original = torch.cuda.memory._record_memory_history
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        original(*arguments, **options)
+        if arguments[0] is not None:
+            raise KeyboardInterrupt
+
+    torch.cuda.memory._record_memory_history = interrupted
+    notebook.run("%%gpumem --tensors\npass")
+    assert torch.cache.enabled is None
+    torch.cuda.memory._record_memory_history = original
+    notebook.run(f"%%gpumem --tensors --save report\nkept = torch.empty({MIB})")
+    assert list(rows(notebook).values()) == [(1, MIB, MIB)]

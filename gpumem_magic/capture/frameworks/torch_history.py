@@ -105,7 +105,7 @@ class TensorRecorder:
             with contextlib.ExitStack() as afterwards:
                 afterwards.callback(self._switch_off)
                 self._stop_waiting()
-                if self._is_recording:
+                if self._is_recording and not self._problem:
                     return self._drained()
         except Exception as error:  # noqa: BLE001  (see start)
             self._fail(error)
