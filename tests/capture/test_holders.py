@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import ctypes
-import asyncio
 import gc
 import sys
 import threading
