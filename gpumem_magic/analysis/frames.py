@@ -26,6 +26,9 @@ _MACHINERY_PACKAGES = frozenset(
 )
 _MACHINERY_MODULES = re.compile(r"(?:runpy|threading|importlib/.*|asyncio/.*|concurrent/futures/.*)(?:\.py)?$")
 _FROZEN_MACHINERY = re.compile(r"<frozen (?:runpy|importlib\.[\w.]+|zipimport)>")
+_COMPILED = re.compile(
+    r"^(?!/)([\w./-]*\w)\.(?:pyx|pxd|pxi)$"
+)  # Cython names its sources as they lay when they were built
 _NOTEBOOK = re.compile(r"(?:^|/)ipykernel_\d+/\d+\.py$|(?:^<|/)ipython-input-(\d+)-[0-9a-f]+(?:>|\.py)$")
 
 
@@ -65,7 +68,7 @@ def is_user(filename: str) -> bool:
     path = filename.replace("\\", "/")
     if path.startswith("<frozen ") or is_machinery(filename):
         return False
-    return not _INSTALLED.search(path) and not _STANDARD_LIBRARY.search(path)
+    return not any(pattern.search(path) for pattern in (_INSTALLED, _STANDARD_LIBRARY, _COMPILED))
 
 
 def distinct_names(names: Sequence[str], stacks: Sequence[Sequence[str]]) -> list[str]:
@@ -149,6 +152,10 @@ def frame_place(frame: Frame, labels: Mapping[str, str]) -> str:
 def dotted_name(frame: Frame) -> str:
     """``torch.nn.functional.linear`` for a library's frame, ``file.py:12 name`` when it is in no package."""
     path = frame.filename.replace("\\", "/")
+    compiled = _COMPILED.match(path)
+    if compiled is not None:  # the function's name begins with the module's, as Cython writes it
+        prefix = compiled[1].replace("/", ".")
+        return frame.function if frame.function.startswith(prefix) else f"{prefix}.{frame.function}"
     module = _INSTALLED.search(path) or _STANDARD_LIBRARY.search(path)
     if module is None:
         return frame_place(frame, {})

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+CACHE = "cache"
+"""The target that gives back what is in no use."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
@@ -26,11 +29,13 @@ class Release:
 
     @property
     def predicted_bytes(self) -> int:
-        return sum(row.predicted_bytes for row in self.rows)
+        """Of what is in use; what comes out of caches was free before, perhaps since a row above."""
+        return sum(row.predicted_bytes for row in self.rows if row.target != CACHE)
 
     @property
     def freed_bytes(self) -> int:
-        return sum(row.freed_bytes or 0 for row in self.rows)
+        """Of what was in use."""
+        return sum(row.freed_bytes or 0 for row in self.rows if row.target != CACHE)
 
     @property
     def returned_bytes(self) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gpumem_magic.analysis.byte_ledger import ByteLedger, DeviceLedger, LedgerRow
 
-NEXT = (("%gpumem cells", "which cell made it"), ("%gpumem", "the same over time"))
+NEXT = (("%gpumem who", "who holds it"), ("%gpumem free all-safe --dry-run", "what could go at once"))
 EMPTY = "There is no GPU here."
 _SIGNS = {
     "other": "░",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gpumem_magic.model.holders import Holder, Holders, NameTotal
 
-NEXT = (("%gpumem ledger", "every byte, in use or not"), ("%gpumem cells", "which cell made it"))
+NEXT = (("%gpumem ledger", "every byte"), ("%gpumem free all-safe --dry-run", "what could go at once"))
 MOST_NAMES = 3
 MOST_TOTALS = 10
 HINTS = {

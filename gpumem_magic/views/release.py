@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpumem_magic.model.release import CACHE
 from gpumem_magic.model.units import format_size
 from gpumem_magic.views.html import Html, answer, data_table, joined, measure, next_steps, spaced, tag
 from gpumem_magic.views.text import WIDTH, Column, bar, paragraph, table
@@ -21,18 +22,19 @@ def render_release(release: Release, *, width: int = WIDTH) -> dict[str, str]:
 
 def _headline(release: Release) -> str:
     if release.is_dry_run:
-        return f"Nothing was freed. This would free {format_size(release.predicted_bytes)}."
+        return f"Nothing was freed. This would free {format_size(release.predicted_bytes)} that are in use."
     freed, returned = release.freed_bytes, release.returned_bytes
     if not freed:
-        return "No device memory was freed."
+        return f"{format_size(returned)} given back to the GPU." if returned else "No device memory was freed."
     if returned == freed:
         return f"{format_size(freed)} freed, and given back to the GPU."
-    return f"{format_size(freed)} freed; {format_size(returned)} of that went back to the GPU, the rest is cached."
+    rest = "; the rest is cached" if returned < freed else ""
+    return f"{format_size(freed)} freed, {format_size(returned)} given back to the GPU{rest}."
 
 
 def _next(release: Release) -> list[tuple[str, str]]:
     steps = [("%gpumem ledger", "every byte, in use or not"), ("%gpumem who", "who holds what is left")]
-    if release.cached_bytes and not any(row.target == "cache" for row in release.rows):
+    if release.cached_bytes and not any(row.target == CACHE for row in release.rows):
         steps.insert(0, ("%gpumem free cache", f"gives {format_size(release.cached_bytes)} back to the GPU"))
     return steps
 

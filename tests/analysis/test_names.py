@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gpumem_magic.analysis.frames import (
@@ -136,3 +138,16 @@ def test_names_of_the_same_stack_stay_the_same() -> None:
     assert distinct_names(["a", "a"], [[], []]) == ["a", "a"]
     assert distinct_names(["a", "a"], [["a"], ["a", "b"]]) == ["a", "a ← b"]
     assert distinct_names([], []) == []
+
+
+def test_sources_of_cython_are_a_library_s() -> None:
+    """Their frames have the name that the source had where it was built."""
+    malloc = Frame(
+        filename="cupy/cuda/memory.pyx", function="cupy.cuda.memory.SingleDeviceMemoryPool._try_malloc", line=1560
+    )
+    mine = Frame(filename="/home/someone/train.py", function="train", line=3)
+    assert where([malloc, mine], {}) == "train.py:3 train via cupy.cuda.memory.SingleDeviceMemoryPool._try_malloc"
+    plain = dataclasses.replace(malloc, function="empty")
+    assert where([plain, mine], {}) == "train.py:3 train via cupy.cuda.memory.empty"
+    own = dataclasses.replace(malloc, filename="/home/someone/fast.pyx", function="fast.run", line=7)
+    assert where([own, mine], {}).startswith("fast.pyx:7")

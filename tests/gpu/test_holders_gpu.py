@@ -46,9 +46,7 @@ def test_tensors_of_torch(on_gpu: OnGpu) -> None:
     answer(before=before, totals=each, freed=freed >> 20)
     """
     )
-    assert ["held by notebook", 16, ["torch"], ["model._modules['0']._parameters['weight']", "shared[0]"]] in found[
-        "before"
-    ]
+    assert ["held by notebook", 16, ["torch"], ["model[0].weight", "shared[0]"]] in found["before"]
     assert ["held by notebook", 32, ["torch"], ["alone"]] in found["before"]
     assert found["totals"]["alone"] == found["freed"] == 32
     assert "model" not in found["totals"]

@@ -132,8 +132,8 @@ def test_outputs_and_variables(on_gpu: OnGpu) -> None:
     run("import gc; gc.disable()\\nclass Node: pass\\nnode = Node(); node.me = node; node.buffer = make(1 << 30)")
     run("del node")
     rows = [release(each)[0] for each in ("model", "alias", "out", "cycles", "cache")]
-    answer(rows=rows, allocated=torch_bytes())
-    """.replace("    answer(", "    import torch\n    torch_bytes = torch.cuda.memory_allocated\n    answer("),
+    answer(rows=rows, allocated=shell.user_ns["torch"].cuda.memory_allocated())
+    """,
         timeout=140,
     )
     predicted = {name: [first, freed] for name, first, freed, _ in found["rows"]}

@@ -135,7 +135,7 @@ def test_planted_lines(on_gpu: OnGpu, settings: str) -> None:
     assert (second["rows"], second["kept"]) == ({}, 37 * MIB + 10_000)
     assert (third["rows"], third["kept"], third["made"]) == ({}, 5 * MIB, 0)
     assert found["left"] == [[False, 0, True]] * 2
-    assert max(first["ms"] + second["ms"]) < 2000, "symbols of C++ were loaded"
+    assert max(second["ms"]) < 1000, "only the first stacks that are read take long"
 
 
 def test_the_backward_pass_has_no_python_frame(on_gpu: OnGpu) -> None:
@@ -307,7 +307,7 @@ def test_what_it_costs(on_gpu: OnGpu) -> None:
         f"{found['full']} and {found['full_again']} with a full ring."
     )
     assert min(found["us_with"]) - min(found["us_without"]) < 20
-    assert max(found["few"]) < 1000
+    assert max(found["full_again"]) < 2000
     assert max(found["full_again"]) < 5000
     assert found["left"] == [False, 0, True]
 

@@ -13,8 +13,11 @@ from gpumem_magic.model.stacks import Frame
 from gpumem_magic.model.tensor_history import NO_STACK, TENSOR_BLOCK_DTYPE, TensorHistory
 from tests.analysis.build import GIB, SECOND, START_NS, Recording
 from tests.analysis.histories import PERIOD_NS, all_levels, samples
+from tests.views.cards import CARD, RELEASE
 
 if TYPE_CHECKING:
+    from gpumem_magic.model.out_of_memory import OutOfMemory
+    from gpumem_magic.model.release import Release
     from gpumem_magic.model.snapshot import Snapshot
 
 MARKUP = '<b-planted onclick="hit()"></b-planted><script>window.planted = 1</script>\'"&'
@@ -71,3 +74,24 @@ def planted_tensors() -> TensorHistory:
         after=np.array([(0, 512, 500, 0, 0), (512, 512, 7, 3, NO_STACK)], TENSOR_BLOCK_DTYPE),
         notes=(MARKUP,),
     )
+
+
+def planted_card() -> OutOfMemory:
+    """A card of nothing but names and texts that are markup."""
+    return dataclasses.replace(
+        CARD,
+        refusal=dataclasses.replace(CARD.refusal, exception=MARKUP, framework=MARKUP, text=MARKUP),
+        cell=MARKUP,
+        where=MARKUP,
+        device_name=MARKUP,
+        requested_bytes=1,
+        keepers=tuple(dataclasses.replace(each, names=(MARKUP, MARKUP), path=MARKUP) for each in CARD.keepers),
+        actions=tuple(dataclasses.replace(each, command=MARKUP, purpose=MARKUP) for each in CARD.actions),
+        note=MARKUP,
+    )
+
+
+def planted_release() -> Release:
+    """What was let go of, with names and remarks that are markup."""
+    rows = tuple(dataclasses.replace(each, target=MARKUP, remarks=(MARKUP,)) for each in RELEASE.rows)
+    return dataclasses.replace(RELEASE, rows=rows)

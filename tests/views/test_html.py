@@ -22,15 +22,25 @@ from gpumem_magic.views.cell_table import render_cell_table
 from gpumem_magic.views.chart import chart
 from gpumem_magic.views.holders import render_holders
 from gpumem_magic.views.html import Html, breakable, document, escaped, tag
+from gpumem_magic.views.out_of_memory import render_out_of_memory
 from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
+from gpumem_magic.views.release import render_release
 from gpumem_magic.views.status import render_status
 from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.tensor_sites import render_tensors
 from gpumem_magic.views.theme import DARK, LIGHT, style
 from tests.analysis import scenes
 from tests.analysis.build import MIB, Recording
-from tests.views.planted import MARKUP, planted_history, planted_holders, planted_recording, planted_tensors
+from tests.views.planted import (
+    MARKUP,
+    planted_card,
+    planted_history,
+    planted_holders,
+    planted_recording,
+    planted_release,
+    planted_tensors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +62,8 @@ def every_answer() -> Iterator[tuple[str, str]]:
     told = dataclasses.replace(planted_history(snapshot), frameworks=(problem,))
     yield "ledger", render_byte_ledger(byte_ledger(told))["text/html"]
     yield "holders", render_holders(planted_holders(), title=MARKUP)["text/html"]
+    yield "out of memory", render_out_of_memory(planted_card())["text/html"]
+    yield "release", render_release(planted_release())["text/html"]
     tensors = tensor_sites(planted_tensors(), {})
     yield "tensors", render_tensors(tensors, cell=MARKUP)["text/html"]
     with_tensors = dataclasses.replace(cell_report(snapshot, cell), tensors=tensors)

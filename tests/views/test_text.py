@@ -15,16 +15,20 @@ from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.analysis.tensor_sites import TensorSites, tensor_sites
 from gpumem_magic.analysis.timelines import Timeline
 from gpumem_magic.model.holders import Holders
+from gpumem_magic.model.release import Release
 from gpumem_magic.views.byte_ledger import byte_ledger_text
 from gpumem_magic.views.cell_report import cell_report_text
 from gpumem_magic.views.cell_table import cell_table_text
 from gpumem_magic.views.holders import holders_text
+from gpumem_magic.views.out_of_memory import out_of_memory_text
 from gpumem_magic.views.recording_report import recording_report_text
+from gpumem_magic.views.release import release_text
 from gpumem_magic.views.status import status_text
 from gpumem_magic.views.tensor_sites import render_tensors
 from gpumem_magic.views.text import Column, bar, shortened, sparkline, table, text_width, without_middle
 from tests.analysis import scenes
 from tests.analysis.build import Recording
+from tests.views.cards import CARD, RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +62,18 @@ def test_byte_ledger_of_a_device_that_nobody_measured(golden: Callable[[str, str
 @pytest.mark.parametrize("width", [80, 120])
 def test_holders(golden: Callable[[str, str], None], width: int) -> None:
     golden(f"holders_{width}.txt", holders_text(scenes.held(), title="The 10 largest pieces", width=width))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_card_of_a_cell_that_ran_out_of_memory(golden: Callable[[str, str], None], width: int) -> None:
+    golden(f"out_of_memory_{width}.txt", out_of_memory_text(CARD, width=width))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_was_let_go_of(golden: Callable[[str, str], None], width: int) -> None:
+    golden(f"release_{width}.txt", release_text(RELEASE, width=width))
+    rows = tuple(dataclasses.replace(row, freed_bytes=None, returned_bytes=None) for row in RELEASE.rows)
+    golden(f"release_dry_{width}.txt", release_text(Release(rows=rows, cached_bytes=0, is_dry_run=True), width=width))
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -68,6 +68,7 @@ class Jax:
         for part in array._arrays:  # noqa: SLF001  (JAX keeps this list itself; its public twin makes a cycle)
             (device,) = part.devices()
             if self._is_ours(device):
+                part.block_until_ready()  # it is; throws where it could not be computed, as for want of memory
                 ordinal = NO_DEVICE if on_host else device.local_hardware_id
                 yield part.unsafe_buffer_pointer(), part.on_device_size_in_bytes(), ordinal
 
