@@ -13,6 +13,7 @@ from gpumem_magic.analysis.cell_report import is_device_layer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gpumem_magic.analysis.growth import Growth
     from gpumem_magic.model.snapshot import Cell, Process, Snapshot
 
 
@@ -57,6 +58,7 @@ class CellTable:
     series: tuple[CellSeries, ...]  # cells and blocks that ran more than once, largest growth first
     live_bytes: int  # now
     outside_bytes: int  # live and born outside any cell
+    growth: tuple[Growth, ...] = ()  # cells that leave more behind with every run; empty when it was not looked for
 
     def self_check(self) -> None:
         """Assert that no byte is counted twice: the outermost runs and the rest make up what is live."""

@@ -10,7 +10,7 @@ import numpy as np
 from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, SegmentFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from gpumem_magic.model.frameworks import FrameworkMemory, Pool
 
@@ -31,6 +31,33 @@ class Pooled:
     pieces: int  # free between blocks that are in use
     largest_free: int  # the largest piece of ``pieces``
     command: str  # what gives ``returnable`` back
+
+
+def live_blocks(memory: FrameworkMemory) -> np.ndarray:
+    """The blocks (BLOCK_DTYPE) in use of pools of device memory, by address."""
+    blocks = memory.blocks[memory.blocks["state"] == BlockState.LIVE]
+    found: np.ndarray = blocks[_is_of_device(memory)[blocks["segment"]]]
+    return found
+
+
+def taken_bytes(memory: FrameworkMemory) -> int:
+    """What pools of device memory took from the driver, as far as they tell the ranges."""
+    return int(memory.segments["bytes"][_is_of_device(memory)].sum())
+
+
+def _is_of_device(memory: FrameworkMemory) -> np.ndarray:
+    """Per segment, whether it is device memory: not managed, not pinned."""
+    kinds = np.array([pool.kind == "device" for pool in memory.pools], bool)
+    found: np.ndarray = kinds[memory.segments["pool"]]
+    return found
+
+
+def is_pooled(memories: Iterable[FrameworkMemory], addresses: np.ndarray) -> np.ndarray:
+    """Per address (uint64), whether it lies in a range that one of ``memories`` took from the driver."""
+    found = np.zeros(len(addresses), bool)
+    for memory in memories:
+        found |= _inside(memory.segments, addresses)
+    return found
 
 
 def pooled(memory: FrameworkMemory, device: int, addresses: np.ndarray) -> Pooled:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpumem_magic.analysis.byte_ledger import mapped_addresses
 from gpumem_magic.analysis.libraries import library_name
+from gpumem_magic.analysis.pools import is_pooled
 from gpumem_magic.analysis.retention import MEMORY_DTYPE
 
 if TYPE_CHECKING:
@@ -23,12 +24,7 @@ def raw_memory(snapshot: Snapshot) -> np.ndarray:
     rows = snapshot.allocations
     mine = rows[callers[np.minimum(rows["library"], len(callers) - 1)]]
     addresses = mapped_addresses(snapshot, mine)
-    pooled = np.zeros(len(mine), bool)
-    for memory in snapshot.frameworks:
-        if len(memory.segments):
-            place = np.searchsorted(memory.segments["address"], addresses, side="right").astype(np.int64) - 1
-            home = memory.segments[np.maximum(place, 0)]
-            pooled |= (place >= 0) & (addresses < home["address"] + home["bytes"])
+    pooled = is_pooled(snapshot.frameworks, addresses)
     made = np.empty(int((~pooled).sum()), MEMORY_DTYPE)
     made["address"], made["bytes"] = addresses[~pooled], mine["size"][~pooled]
     made["device"] = mine["device"][~pooled]

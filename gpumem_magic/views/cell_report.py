@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from gpumem_magic.model.units import format_count, format_duration, format_size
 from gpumem_magic.views.allocators import allocators_html, allocators_text, stays_html, stays_text
+from gpumem_magic.views.cell_holders import cell_holders_html, cell_holders_text
 from gpumem_magic.views.chart import Chart, chart
+from gpumem_magic.views.growth import growth_html, growth_text
 from gpumem_magic.views.html import Html, answer, badge, next_steps, note, spaced, tag
 from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.text import WIDTH, one_line, paragraph, side_by_side, sparkline
@@ -141,10 +143,18 @@ def _tables_text(report: CellReport, width: int) -> list[str]:
         parts.append(f"Who allocated\n{rows}{_hidden(report, indent='  ')}")
     elif report.hidden_allocators:
         parts.append(f"Who allocated{_hidden(report, indent='  ')}")
-    stays = stays_text(report.stays, width=width, devices=several) if report.stays else ""
-    parts.append(f"What stays\n{stays or '  ' + _nothing_stays(report)}")
+    parts.append("What stays\n" + "\n\n".join(_stays_text(report, width, devices=several)))
     other = [paragraph(line, width=width, first="  ", rest="    ") for line in _other_layers(report)]
     return parts + (["\n".join(other)] if other else [])
+
+
+def _stays_text(report: CellReport, width: int, *, devices: bool) -> list[str]:
+    """Who holds what stays, then who allocated it."""
+    parts = [] if report.holders is None else [cell_holders_text(report.holders, width=width)]
+    parts += [growth_text([report.growth], width=width, indent="  ")] if report.growth is not None else []
+    if report.stays:
+        return [*parts, stays_text(report.stays, width=width, devices=devices)]
+    return parts or [f"  {_nothing_stays(report)}"]
 
 
 def _nothing(report: CellReport) -> str:
@@ -231,12 +241,17 @@ def _body_html(report: CellReport, *, devices: bool) -> list[Html]:
         parts.append(allocators_html(report.allocators, devices=devices))
         parts.append(tag("p", _hidden(report).strip(), class_="gm-quiet"))
     parts.append(heading("What stays", "allocated in here and still live"))
-    parts.append(
-        stays_html(report.stays, devices=devices)
-        if report.stays
-        else tag("p", _nothing_stays(report), class_="gm-quiet"),
-    )
+    parts += _stays_html(report, devices=devices)
     return parts + [tag("p", line, class_="gm-quiet") for line in _other_layers(report)]
+
+
+def _stays_html(report: CellReport, *, devices: bool) -> list[Html]:
+    parts = [] if report.holders is None else [cell_holders_html(report.holders)]
+    grows = growth_html([report.growth]) if report.growth is not None else None
+    parts += [grows] if grows else []
+    if report.stays:
+        return [*parts, stays_html(report.stays, devices=devices)]
+    return parts or [tag("p", _nothing_stays(report), class_="gm-quiet")]
 
 
 def heading(title: str, hint: str = "") -> Html:

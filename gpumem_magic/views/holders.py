@@ -29,7 +29,7 @@ HINTS = {
     HeldBy.OPAQUE: "held from native code, which nobody can look into",
     HeldBy.LOST: "no Python object knows its address any more: nobody can free it",
 }
-_SEVERITIES = {HeldBy.EXCEPTION: "warning", HeldBy.GARBAGE: "warning", HeldBy.LOST: "error"}
+SEVERITIES = {HeldBy.EXCEPTION: "warning", HeldBy.GARBAGE: "warning", HeldBy.LOST: "error"}
 
 
 def render_holders(found: Holders, *, title: str, width: int = WIDTH) -> dict[str, str]:
@@ -157,7 +157,7 @@ def _pieces_html(holders: Sequence[Holder]) -> Html | None:
             joined([tag("div", path, class_="gm-code") for path in _paths(holder)]),
             badge(
                 HELD_BY_LABELS[holder.held_by].removeprefix("held by "),
-                _SEVERITIES.get(holder.held_by, "info"),
+                SEVERITIES.get(holder.held_by, "info"),
                 HINTS[holder.held_by],
             ),
             tag("span", _what(holder), title=f"at {holder.address:#x}"),
