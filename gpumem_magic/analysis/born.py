@@ -11,6 +11,7 @@ from gpumem_magic.analysis.byte_ledger import mapped_addresses
 from gpumem_magic.analysis.cell_report import descendants, is_device_layer
 from gpumem_magic.analysis.libraries import library_name
 from gpumem_magic.analysis.pools import is_pooled, live_blocks
+from gpumem_magic.analysis.raw_memory import has_address
 from gpumem_magic.model.events import KIND_LABELS, Kind
 
 if TYPE_CHECKING:
@@ -105,30 +106,25 @@ def _of_pool(live: np.ndarray, known: np.ndarray, homes: dict[int, int]) -> np.n
     return rows
 
 
-_HANDLES = (Kind.CREATE_ARRAY, Kind.CREATE_MIPMAP)
-
-
 def _raw(snapshot: Snapshot, homes: dict[int, int], makers: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """Allocations in no pool: those that have an address, and those that have none."""
     every = snapshot.allocations
     mine = every[np.isin(every["cell"], list(homes)) & is_device_layer(every)]
     addresses = mapped_addresses(snapshot, mine)
-    has_none = np.isin(mine["kind"], [int(kind) for kind in _HANDLES])
-    has_none |= (mine["kind"] == Kind.CREATE_PHYSICAL) & (addresses == mine["address"])  # mapped nowhere
+    placed = has_address(mine, addresses)
     rows = np.zeros(len(mine), BORN_DTYPE)
-    rows["address"], rows["bytes"] = np.where(has_none, np.uint64(0), addresses), mine["size"]
+    rows["address"], rows["bytes"] = np.where(placed, addresses, np.uint64(0)), mine["size"]
     rows["cell"] = [homes[cell] for cell in mine["cell"].tolist()]
-    names = [_maker(snapshot, *each) for each in zip(mine["library"].tolist(), mine["kind"].tolist(), strict=True)]
+    columns = (mine["library"].tolist(), mine["kind"].tolist(), placed.tolist())
+    names = [_maker(snapshot, *each) for each in zip(*columns, strict=True)]
     rows["maker"] = [makers.setdefault(name, len(makers)) for name in names]
     pooled = is_pooled(snapshot.frameworks, addresses)
-    return rows[~has_none & ~pooled], rows[has_none]
+    return rows[placed & ~pooled], rows[~placed]
 
 
-def _maker(snapshot: Snapshot, library: int, kind: int) -> str:
+def _maker(snapshot: Snapshot, library: int, kind: int, is_placed: bool) -> str:  # noqa: FBT001  (a column's value)
     name = library_name(snapshot.libraries[library]) if library < len(snapshot.libraries) else ""
-    if kind not in _HANDLES:
-        return name
-    return f"{name} {KIND_LABELS[Kind(kind)]}".strip()
+    return name if is_placed else f"{name}: {KIND_LABELS[Kind(kind)]}, which has no address".removeprefix(": ")
 
 
 def _apart(ranges: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpumem_magic.model.holders import Holder, Holders
 
 _FRAME = re.compile(r"(?:^|→ )([^→]+, local \.?\w+)")
-_TYPE = re.compile(r"<[^<>]*>")
+_TYPE = re.compile(r"<.*?>(?=[.\[]| →|$)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,9 @@ def _words(holder: Holder) -> tuple[str, str]:
         frame = _FRAME.search(first.path) if first.held_by is HeldBy.EXCEPTION else None
         return (frame.group(1) if frame else first.name), first.path
     start = _TYPE.match(holder.path)
-    return (start.group() if start else " + ".join(holder.frameworks)), holder.path
+    if start:
+        return start.group(), holder.path
+    return (" + ".join(holder.frameworks) if holder.held_by is HeldBy.OPAQUE else ""), ""
 
 
 def _names(pieces: Sequence[_Piece]) -> tuple[HeldName, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,10 +106,16 @@ def outermost(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def series_key(cell: Cell) -> tuple[str, str]:
-    """Equal for runs of the same cell: the front end's id, else the first line; a block's label."""
+    """Equal for runs of the same cell: the front end's id, else its source; a block's label."""
     if cell.execution_count is None:
         return ("block", cell.label)
-    return ("cell", cell.cell_id) if cell.cell_id else ("line", cell.first_line)
+    if cell.cell_id:
+        return ("cell", cell.cell_id)
+    return ("source", f"{_INPUT_NUMBER.sub('', cell.source_file)} {cell.first_line}")
+
+
+_INPUT_NUMBER = re.compile(r"^<ipython-input-\d+")
+"""IPython names the code of a cell by a number that grows, and a hash of its source."""
 
 
 def _ancestors(cells: Mapping[int, Cell], cell_id: int) -> list[int]:

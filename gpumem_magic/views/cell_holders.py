@@ -75,7 +75,7 @@ def cell_holders_text(held: CellHolders, *, width: int = WIDTH) -> str:
     if held.problem:
         return paragraph(held.problem, width=width, first="  ! ", rest="    ")
     parts = [paragraph(text, width=width, first="  ", rest="    ") for text in (_sentence(held), _pools(held)) if text]
-    if any(len(row.names) > 1 or row.unnamed_bytes for row in held.rows):
+    if any(len(row.names) > 1 or (row.names and row.unnamed_bytes) for row in held.rows):
         parts.append(_table_text(held, width))
     return "\n".join(parts)
 
@@ -84,7 +84,7 @@ def _table_text(held: CellHolders, width: int) -> str:
     columns = [
         Column(title="Bytes", right=True),
         Column(title=""),
-        Column(title="Held by", gives=True, least=10),
+        Column(title="Held by", gives=True, least=13),
         Column(title="Through", gives=True, middle=True, least=40),
     ]
     lines = list(_lines(held))

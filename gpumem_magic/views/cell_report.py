@@ -40,6 +40,7 @@ def cell_report_text(report: CellReport, *, width: int = WIDTH) -> str:
     parts = [_title_text(report, width), _numbers_text(report), *(_notes_text(report, width))]
     if not report.touched_memory:
         parts.append(f"  {_nothing(report)}")
+        parts += [_stays_text(report, width)] if report.holders is not None else []
     else:
         parts += [_device_text(each, report, width) for each in report.devices]
         parts += _tables_text(report, width)
@@ -143,18 +144,17 @@ def _tables_text(report: CellReport, width: int) -> list[str]:
         parts.append(f"Who allocated\n{rows}{_hidden(report, indent='  ')}")
     elif report.hidden_allocators:
         parts.append(f"Who allocated{_hidden(report, indent='  ')}")
-    parts.append("What stays\n" + "\n\n".join(_stays_text(report, width, devices=several)))
+    parts.append(_stays_text(report, width))
     other = [paragraph(line, width=width, first="  ", rest="    ") for line in _other_layers(report)]
     return parts + (["\n".join(other)] if other else [])
 
 
-def _stays_text(report: CellReport, width: int, *, devices: bool) -> list[str]:
+def _stays_text(report: CellReport, width: int) -> str:
     """Who holds what stays, then who allocated it."""
     parts = [] if report.holders is None else [cell_holders_text(report.holders, width=width)]
     parts += [growth_text([report.growth], width=width, indent="  ")] if report.growth is not None else []
-    if report.stays:
-        return [*parts, stays_text(report.stays, width=width, devices=devices)]
-    return parts or [f"  {_nothing_stays(report)}"]
+    parts += [stays_text(report.stays, width=width, devices=len(report.devices) > 1)] if report.stays else []
+    return "What stays\n" + "\n\n".join(parts or [f"  {_nothing_stays(report)}"])
 
 
 def _nothing(report: CellReport) -> str:
@@ -202,11 +202,7 @@ def cell_report_html(report: CellReport) -> str:
         _head_html(report),
         numbers_html(numbers(report)),
         *(note(text, severity) for text, severity in notes(report)),
-        *(
-            _body_html(report, devices=several)
-            if report.touched_memory
-            else [tag("p", _nothing(report), class_="gm-quiet")]
-        ),
+        *(_body_html(report, devices=several) if report.touched_memory else _untouched_html(report)),
         next_steps(NEXT),
         label=f"GPU memory report of {report.cell.label}",
     )
@@ -240,18 +236,25 @@ def _body_html(report: CellReport, *, devices: bool) -> list[Html]:
         parts.append(heading("Who allocated", "in this cell; open a row for its stack"))
         parts.append(allocators_html(report.allocators, devices=devices))
         parts.append(tag("p", _hidden(report).strip(), class_="gm-quiet"))
-    parts.append(heading("What stays", "allocated in here and still live"))
-    parts += _stays_html(report, devices=devices)
+    parts += _stays_html(report)
     return parts + [tag("p", line, class_="gm-quiet") for line in _other_layers(report)]
 
 
-def _stays_html(report: CellReport, *, devices: bool) -> list[Html]:
+def _untouched_html(report: CellReport) -> list[Html]:
+    """What there is to say where the driver was not called: blocks may have been handed out even so."""
+    nothing = tag("p", _nothing(report), class_="gm-quiet")
+    return [nothing] if report.holders is None else [nothing, *_stays_html(report)]
+
+
+def _stays_html(report: CellReport) -> list[Html]:
+    """Who holds what stays, then who allocated it."""
+    several = len(report.devices) > 1
     parts = [] if report.holders is None else [cell_holders_html(report.holders)]
     grows = growth_html([report.growth]) if report.growth is not None else None
     parts += [grows] if grows else []
-    if report.stays:
-        return [*parts, stays_html(report.stays, devices=devices)]
-    return parts or [tag("p", _nothing_stays(report), class_="gm-quiet")]
+    parts += [stays_html(report.stays, devices=several)] if report.stays else []
+    title = heading("What stays", "allocated in here and still live")
+    return [title, *(parts or [tag("p", _nothing_stays(report), class_="gm-quiet")])]
 
 
 def heading(title: str, hint: str = "") -> Html:

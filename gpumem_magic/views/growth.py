@@ -50,10 +50,17 @@ def _holder(growth: Growth, name: str) -> str:
         return ""
     if growth.held_by in (None, HeldBy.LOST):
         return ", held by nobody that Python knows"
-    how = HELD_BY_LABELS[growth.held_by]
-    if not growth.holder:
-        return f", {how}"
-    return f", held by {name}" if growth.held_by < HeldBy.AUTOGRAD else f", {how} {name}"
+    how = _HOW.get(growth.held_by, "")
+    if growth.holder:
+        return f", held by {how} of {name}" if how else f", held by {name}"
+    return f", held by {how}" if how else f", {HELD_BY_LABELS[growth.held_by]}"
+
+
+_HOW = {
+    HeldBy.AUTOGRAD: "the autograd graph",
+    HeldBy.GARBAGE: "a garbage cycle",
+    HeldBy.OPAQUE: "native code",
+}
 
 
 def _name(growth: Growth) -> str:
