@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpumem_magic.model.holders import Holders
     from gpumem_magic.session import Session
 
-_NAMED = 500  # pieces of memory, the largest, for which names are looked for
+_NAMED = 2000  # pieces of memory, the largest, for which names are looked for: 0.1 ms each
 _INTERRUPTED = "Who holds it is not known: the search was interrupted."
 
 

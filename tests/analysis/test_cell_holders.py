@@ -13,6 +13,7 @@ from gpumem_magic.analysis.born import BORN_DTYPE, Born, born_memory
 from gpumem_magic.analysis.cell_holders import cell_holders
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.growth import Growth, growing_cells, with_holder
+from gpumem_magic.analysis.raw_memory import raw_memory
 from gpumem_magic.analysis.retention import MEMORY_DTYPE, memory_within
 from gpumem_magic.model.cell_blocks import CELL_BLOCK_DTYPE, CellBlocks
 from gpumem_magic.model.events import Kind
@@ -140,6 +141,19 @@ def test_physical_memory_counts_once_mapped_or_not() -> None:
     assert born.bytes == 8 * MIB
     held = cell_holders(found(holder(1 << 41, 4 * MIB, "buffer")), born)
     assert sizes(held) == {HeldBy.NOTEBOOK: 4 * MIB, None: 4 * MIB}
+    assert raw_memory(recording.snapshot()).tolist() == [(1 << 41, 4 * MIB, 0)]
+
+
+def test_a_block_that_two_frameworks_tell_of_counts_once() -> None:
+    recording = Recording()
+    with recording.cell(1) as cell:
+        pass
+    block = (1 << 40, 2 * MIB)
+    told = torch([(1 << 40, 8 * MIB)], [block])
+    both = dataclasses.replace(recording.snapshot(), frameworks=(told, dataclasses.replace(told, name="cupy")))
+    born = born_memory(both, [cell], blocks((*block, cell)))
+    born.self_check()
+    assert born.ranges[["address", "bytes"]].tolist() == [block]
 
 
 # ---- classes ----

@@ -164,7 +164,9 @@ def test_a_block_that_stays_in_an_old_segment_is_found(nb: Notebook, pool: Poole
     text = nb.run("%%gpumem --save report\nmodel = gpu(8)")
     assert report(nb).held_bytes == 0
     assert sizes(held(nb)) == {HeldBy.NOTEBOOK: 8}
-    assert "Stays 8.00 MiB: 8.00 MiB held by notebook (model)." in text
+    for shown in (text, nb.html):
+        assert "Stays 8.00 MiB: 8.00 MiB held by notebook (model)." in shown
+        assert "No CUDA allocation and no free was seen" in shown
 
 
 def test_a_block_that_moved_from_one_name_to_another_is_not_born_again(nb: Notebook, pool: PooledArrays) -> None:
