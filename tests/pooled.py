@@ -36,6 +36,7 @@ class PooledArrays:
         self.segments: list[tuple[int, int]] = []
         self.live: dict[int, int] = {}
         self.reads = 0
+        self.shows_full = True  # False: segments in which nothing is free are not told, as by CuPy from 14.1 on
 
     def take(self, address: int, size: int) -> None:
         """Memory of the driver that the pool has from now on."""
@@ -62,19 +63,23 @@ class PooledArrays:
 
     def memory(self) -> FrameworkMemory:
         self.reads += 1
-        starts = [address for address, _ in self.segments]
-        homes = np.searchsorted(starts, sorted(self.live), side="right") - 1
+        segments = [each for each in self.segments if self.shows_full or self._free(*each)]
         blocks = [
-            (address, self.live[address], self.live[address], home, BlockState.LIVE)
-            for address, home in zip(sorted(self.live), homes.tolist(), strict=True)
+            (address, size, size, home, BlockState.LIVE)
+            for home, (begin, length) in enumerate(segments)
+            for address, size in sorted(self.live.items())
+            if begin <= address < begin + length
         ]
         return FrameworkMemory(
             name=self.name,
             version="1",
             pools=(Pool(name="default", device=0, kind="device"),),
-            segments=np.array([(*each, 0, 0) for each in self.segments], SEGMENT_DTYPE),
+            segments=np.array([(*each, 0, 0) for each in segments], SEGMENT_DTYPE),
             blocks=np.array(blocks, BLOCK_DTYPE),
         )
+
+    def _free(self, begin: int, length: int) -> int:
+        return length - sum(size for address, size in self.live.items() if begin <= address < begin + length)
 
     def holdings(self, objects: Sequence[object]) -> list[Holding]:
         return [

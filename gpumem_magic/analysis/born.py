@@ -78,8 +78,9 @@ def born_memory(snapshot: Snapshot, cells: Sequence[int], blocks: CellBlocks) ->
     makers: dict[str, int] = {}
     pools = []
     parts = []
+    known = _settled(snapshot, blocks.blocks)
     for memory in snapshot.frameworks:
-        rows = _of_pool(live_blocks(memory), blocks.blocks, homes)
+        rows = _of_pool(live_blocks(memory), known, homes)
         if len(rows):
             pools.append(memory.name)
             rows["maker"] = makers.setdefault(memory.name, len(makers))
@@ -91,6 +92,27 @@ def born_memory(snapshot: Snapshot, cells: Sequence[int], blocks: CellBlocks) ->
         makers=tuple(makers),
         pools=tuple(pools),
     )
+
+
+def _settled(snapshot: Snapshot, blocks: np.ndarray) -> np.ndarray:
+    """``blocks`` with the cell in which the driver gave the memory, for those that may have been there before.
+
+    CuPy from 14.1 tells only segments in which something is free: when a block is given back, all others of its
+    segment appear.
+    """
+    unsure = np.flatnonzero(blocks["is_unsure"])
+    rows = snapshot.allocations[is_device_layer(snapshot.allocations)]
+    if not len(unsure) or not len(rows):
+        return blocks
+    addresses = mapped_addresses(snapshot, rows)
+    order = np.argsort(addresses)
+    begins = blocks["address"][unsure]
+    place = np.searchsorted(addresses[order], begins, side="right") - 1
+    home = order[np.maximum(place, 0)]
+    is_seen = (place >= 0) & (begins < addresses[home] + rows["size"][home])
+    settled = blocks.copy()
+    settled["cell"][unsure[is_seen]] = rows["cell"][home[is_seen]]
+    return settled
 
 
 def _of_pool(live: np.ndarray, known: np.ndarray, homes: dict[int, int]) -> np.ndarray:

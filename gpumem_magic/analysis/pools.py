@@ -56,7 +56,7 @@ def is_pooled(memories: Iterable[FrameworkMemory], addresses: np.ndarray) -> np.
     """Per address (uint64), whether it lies in a range that one of ``memories`` took from the driver."""
     found = np.zeros(len(addresses), bool)
     for memory in memories:
-        found |= _inside(memory.segments, addresses)
+        found |= lies_in(memory.segments, addresses)
     return found
 
 
@@ -78,7 +78,7 @@ def pooled(memory: FrameworkMemory, device: int, addresses: np.ndarray) -> Poole
     returnable = _returnable(segments, starts, lengths)
     kept = lengths - returnable
     told = Pooled(
-        inside=_inside(segments, addresses),
+        inside=lies_in(segments, addresses),
         knows_ranges=True,
         is_empty=not len(segments),
         live=int(asked.sum()),
@@ -114,7 +114,8 @@ def _with_totals(told: Pooled, pools: Sequence[Pool]) -> Pooled:
     )
 
 
-def _inside(segments: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+def lies_in(segments: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    """Per address (uint64), whether it lies in one of ``segments``, ordered by address."""
     if not len(segments):
         return np.zeros(len(addresses), bool)
     place = np.searchsorted(segments["address"], addresses, side="right").astype(np.int64) - 1

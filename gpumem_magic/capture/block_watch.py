@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gpumem_magic.analysis.pools import live_blocks, taken_bytes
+from gpumem_magic.analysis.pools import lies_in, live_blocks, taken_bytes
 from gpumem_magic.capture.frameworks.imported import imported_frameworks
 from gpumem_magic.model.cell_blocks import CELL_BLOCK_DTYPE, CellBlocks
+from gpumem_magic.model.frameworks import SEGMENT_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ class _Look(NamedTuple):
     """The pools at one moment."""
 
     blocks: np.ndarray  # CELL_BLOCK_DTYPE, nobody's yet
+    segments: np.ndarray  # SEGMENT_DTYPE of all pools, by address
     pooled_bytes: int  # live in blocks, less what the pools took from the driver
 
 
@@ -40,6 +42,7 @@ class BlockWatch:
     def __init__(self, frameworks: Callable[[], Sequence[Framework]] = imported_frameworks) -> None:
         self._frameworks = frameworks
         self._known = np.empty(0, CELL_BLOCK_DTYPE)
+        self._segments = np.empty(0, SEGMENT_DTYPE)
         self._deltas: dict[int, int] = {}
 
     def before(self, around: int, *, asked: bool) -> int | None:
@@ -63,13 +66,15 @@ class BlockWatch:
 
     def _look(self, span: int) -> int:
         now = _look(self._frameworks())
-        now.blocks["cell"] = _cells(self._known, now.blocks, span)
-        self._known = now.blocks
+        now.blocks["cell"] = span
+        now.blocks["is_unsure"] = ~lies_in(self._segments, now.blocks["address"])
+        _keep(self._known, now.blocks)
+        self._known, self._segments = now.blocks, now.segments
         return now.pooled_bytes
 
 
 def _look(frameworks: Iterable[Framework]) -> _Look:
-    parts, pooled = [np.empty(0, CELL_BLOCK_DTYPE)], 0
+    parts, segments, pooled = [np.empty(0, CELL_BLOCK_DTYPE)], [np.empty(0, SEGMENT_DTYPE)], 0
     for memory in (framework.memory() for framework in frameworks):
         if not len(memory.segments):
             continue
@@ -77,15 +82,15 @@ def _look(frameworks: Iterable[Framework]) -> _Look:
         rows = np.zeros(len(live), CELL_BLOCK_DTYPE)
         rows["address"], rows["bytes"] = live["address"], live["bytes"]
         parts.append(rows)
+        segments.append(memory.segments)
         pooled += int(live["bytes"].sum()) - taken_bytes(memory)
-    return _Look(np.sort(np.concatenate(parts), order="address"), pooled)
+    blocks, taken = (np.sort(np.concatenate(each), order="address") for each in (parts, segments))
+    return _Look(blocks, taken, pooled)
 
 
-def _cells(known: np.ndarray, now: np.ndarray, span: int) -> np.ndarray:
-    """Per block of ``now`` its cell: as it was known, else ``span``."""
-    cells = np.full(len(now), span, np.uint32)
+def _keep(known: np.ndarray, now: np.ndarray) -> None:
+    """What was known of the blocks of ``now`` stays."""
     if len(known):
         place = np.minimum(np.searchsorted(known["address"], now["address"]), len(known) - 1)
         same = (known["address"][place] == now["address"]) & (known["bytes"][place] == now["bytes"])
-        cells[same] = known["cell"][place[same]]
-    return cells
+        now[same] = known[place[same]]

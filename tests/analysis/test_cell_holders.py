@@ -79,7 +79,7 @@ def torch(segments: list[tuple[int, int]], live: list[tuple[int, int]], kind: st
 def blocks(*rows: tuple[int, int, int], **deltas: int) -> CellBlocks:
     """Blocks (address, bytes, cell); ``deltas``: ``c3=-5`` for cell 3."""
     return CellBlocks(
-        blocks=np.array(list(rows), CELL_BLOCK_DTYPE),
+        blocks=np.array([(*row, 0) for row in rows], CELL_BLOCK_DTYPE),
         pooled_delta_bytes={int(name[1:]): value for name, value in deltas.items()},
     )
 

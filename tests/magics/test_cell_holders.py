@@ -175,6 +175,15 @@ def test_a_block_that_moved_from_one_name_to_another_is_not_born_again(nb: Noteb
     assert names(by_class(held(nb))[HeldBy.NOTEBOOK]) == {"small": 1}
 
 
+def test_blocks_that_come_to_light_when_another_is_given_back(nb: Notebook, pool: PooledArrays) -> None:
+    pool.shows_full = False
+    nb.run("big = gpu(64)\ntake(8)\nfirst, second = gpu(4), gpu(4)")
+    nb.run("%%gpumem --save report\ndel first\nsmall = alloc(1 << 20)")
+    assert names(by_class(held(nb))[HeldBy.NOTEBOOK]) == {"small": 1}
+    nb.run("%%gpumem --save report\ntake(8)\nthird = gpu(5)")
+    assert names(by_class(held(nb))[HeldBy.NOTEBOOK]) == {"third": 5}
+
+
 def test_a_nested_report_has_its_own_blocks(nb: Notebook, pool: PooledArrays) -> None:
     nb.run("first = gpu(1)")
     nb.run("%%time\n%%gpumem --save report\ninner = gpu(3)")
