@@ -38,7 +38,9 @@ def nb(notebook: Notebook) -> Iterator[Notebook]:
     for name in ("last_type", "last_exc", "last_value", "last_traceback"):
         sys.__dict__.pop(name, None)
     notebook.run(FREE_ALL)
-    notebook.shell.reset(new_session=False)  # a pointer that is left somewhere may lead into the next test's memory
+    # A pointer that is left somewhere may lead into the next test's memory.
+    notebook.shell.reset(new_session=False)
+    notebook.shell.InteractiveTB.tb = notebook.shell.last_execution_result = None
     gc.collect()
 
 
