@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from gpumem_magic.api import ledger, load, simulate, snapshot, start, status, stop, track
+    from gpumem_magic.api import free, ledger, load, simulate, snapshot, start, status, stop, track, who
 
-__all__ = ["__version__", "ledger", "load", "simulate", "snapshot", "start", "status", "stop", "track"]
+__all__ = ["__version__", "free", "ledger", "load", "simulate", "snapshot", "start", "status", "stop", "track", "who"]
 __version__ = "0.1.0"
 
 

@@ -8,15 +8,21 @@ import threading
 from typing import TYPE_CHECKING
 
 from gpumem_magic import simulator
+from gpumem_magic.capture.ipython_shell import running_shell
 from gpumem_magic.capture.recording import open_recording
 from gpumem_magic.session import Session
-from gpumem_magic.views.shown import Shown, shown_byte_ledger, shown_cell_report
+from gpumem_magic.verbs import free as verbs_free
+from gpumem_magic.verbs import who as verbs_who
+from gpumem_magic.verbs.who import TOP
+from gpumem_magic.views.shown import Shown, shown_byte_ledger, shown_cell_report, shown_holders, shown_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from gpumem_magic.analysis.byte_ledger import ByteLedger
     from gpumem_magic.analysis.cell_report import CellReport, DeviceChange
+    from gpumem_magic.model.holders import Holders
+    from gpumem_magic.model.release import Release
     from gpumem_magic.model.snapshot import Snapshot
     from gpumem_magic.model.status import Status
 
@@ -89,6 +95,39 @@ def ledger(devices: Iterable[int] | None = None) -> Shown[ByteLedger]:
         ValueError: a device that is not there.
     """
     return shown_byte_ledger(session().ledger(devices))
+
+
+def who(target: object = "", *, top: int = TOP) -> Shown[Holders]:
+    """Which names keep device memory alive.
+
+    Args:
+        target: a name such as ``"model"`` or ``"Out[7]"``, an address, an array or tensor, or what a variable refers
+            to; by default the largest pieces of memory.
+        top: how many of these.
+
+    Raises:
+        RuntimeError: nothing is being recorded.
+        gpumem_magic.verbs.names.NameNotFoundError: there is no such name.
+    """
+    title, found = verbs_who.who(session(), target, shell=running_shell(), top=top)
+    return shown_holders(found, title)
+
+
+def free(*targets: str, variables: Iterable[str] = (), dry_run: bool = False) -> Shown[Release]:
+    """Let go of what keeps device memory alive, and measure what that gives back.
+
+    Args:
+        targets: ``"Out[7]"``, ``"out"``, ``"traceback"``, ``"cycles"``, ``"cache"``, ``"all-safe"`` (the latter three),
+            or variables of the notebook or of ``__main__``.
+        variables: variables that are called like one of these words.
+        dry_run: only predict.
+
+    Raises:
+        RuntimeError: nothing is being recorded.
+        gpumem_magic.verbs.free.CannotFreeError: nothing was freed, because a target means nothing.
+    """
+    made = verbs_free.free(session(), targets, variables=variables, shell=running_shell(), dry_run=dry_run)
+    return shown_release(made)
 
 
 def load(path: str | os.PathLike[str]) -> Snapshot:

@@ -22,6 +22,7 @@ import numpy as np
 from gpumem_magic import _core, simulator
 from gpumem_magic.analysis.byte_ledger import ByteLedger, byte_ledger
 from gpumem_magic.analysis.cell_report import CellReport, cell_report
+from gpumem_magic.analysis.frames import notebook_labels
 from gpumem_magic.analysis.raw_memory import raw_memory
 from gpumem_magic.analysis.sampled_report import is_sampled, sampled_report
 from gpumem_magic.capture import driver, recording, tracker
@@ -30,6 +31,7 @@ from gpumem_magic.capture.event_log import SegmentedEventLog
 from gpumem_magic.capture.frameworks.imported import imported_frameworks
 from gpumem_magic.capture.heartbeat import Heartbeat
 from gpumem_magic.capture.holders import find_holders
+from gpumem_magic.capture.ipython_shell import shell_of
 from gpumem_magic.capture.process import this_process
 from gpumem_magic.capture.profilers import ProfilerCourtesy
 from gpumem_magic.capture.records import RecordTable
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterable
 
-    from gpumem_magic.capture.roots import Shell
     from gpumem_magic.model.holders import Holders
     from gpumem_magic.model.snapshot import Device, Snapshot
 
@@ -434,14 +435,23 @@ class Session:
             self._sampler.refresh()
         return byte_ledger(self.snapshot(frameworks=True), devices)
 
-    def holders(self, shell: Shell | None = None, **options: Any) -> Holders:
+    def holders(self, shell: Any = None, **options: Any) -> Holders:
         """Who holds the device memory that Python objects know; options as for ``capture.holders.find_holders``.
+
+        ``shell`` is IPython's, whose variables and outputs count; None for a script.
 
         Raises:
             RuntimeError: tracking is off.
         """
-        raw = raw_memory(self.snapshot(frameworks=True))
-        return find_holders(imported_frameworks(), lambda: collect_roots(shell), allocations=raw, **options)
+        snapshot = self.snapshot(frameworks=True)
+        raw, labels = raw_memory(snapshot), notebook_labels(snapshot)
+        del snapshot
+        return find_holders(
+            imported_frameworks(),
+            lambda: collect_roots(None if shell is None else shell_of(shell, labels)),
+            allocations=raw,
+            **options,
+        )
 
     @property
     def events(self) -> int:

@@ -111,10 +111,16 @@ nb::tuple paths(Retention& retention, int32_t memory, size_t limit) {
   return nb::make_tuple(list, total);
 }
 
-uint64_t freed_bytes(const Retention& retention, const std::vector<int32_t>& entries) {
+std::vector<int32_t> held(const Retention& retention, const std::vector<int32_t>& entries) {
   if (!all_below(entries, retention.exclusive_bytes().size())) throw nb::index_error("no such name");
   const nb::gil_scoped_release release;
-  return retention.freed_bytes(entries);
+  return retention.held(entries);
+}
+
+std::vector<int32_t> freed(const Retention& retention, const std::vector<int32_t>& entries) {
+  if (!all_below(entries, retention.exclusive_bytes().size())) throw nb::index_error("no such name");
+  const nb::gil_scoped_release release;
+  return retention.freed(entries);
 }
 
 nb::object variables(const nb::handle& frame) {
@@ -157,7 +163,8 @@ void bind_graph(nb::module_& m) {
       .def("exclusive_bytes", [](const Retention& self) { return rows(self.exclusive_bytes()); })
       .def("paths", paths, nb::arg("memory"), nb::arg("limit"),
            "([(entry, [node, ...]), ...] nearest first, number of names that reach the memory).")
-      .def("freed_bytes", freed_bytes, nb::arg("entries"), "Bytes that would go if these names went together.")
+      .def("held", held, nb::arg("entries"), "Memories that these names reach.")
+      .def("freed", freed, nb::arg("entries"), "Memories that would go if these names went together.")
       .def(
           "unreached_path", [](Retention& self, int32_t memory) { return self.unreached_path(memory).nodes; },
           nb::arg("memory"), "Nodes from what is held from outside, or from a few references away, to the memory.");

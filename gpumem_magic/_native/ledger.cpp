@@ -216,6 +216,7 @@ void Ledger::add_to_footprint(const AllocationRow& row) {
   Footprint& footprint = footprints_[row.device];
   if (is_stream_ordered(row.kind)) {
     footprint.ordered += row.size;
+    ++footprint.ordered_births;
   } else {
     footprint.paged += shares_pages(row) ? pages_.take(row.device, row.address, row.size) : whole_pages(row.size);
   }

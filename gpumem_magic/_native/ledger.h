@@ -68,6 +68,7 @@ class Ledger {
   struct Footprint {
     uint64_t paged;                              // whole pages of everything but stream-ordered memory
     uint64_t ordered;                            // bytes asked for in stream-ordered memory: the pages are its pool's
+    uint64_t ordered_births;                     // allocations of such memory so far
     uint64_t contexts, contexts_ended, modules;  // created, destroyed, loaded so far
   };
   Footprint footprint(uint8_t device) const { return footprints_[device]; }

@@ -232,12 +232,11 @@ void Retention::decide_fates(const Objects& objects, const std::vector<int32_t>&
       found.push_back(target);
     }
   }
+  is_opaque_.assign(is_opaque.begin() + first_memory_, is_opaque.end());
   fates_.assign(memory_bytes_.size(), kNobody);
   for (const Hold& hold : holds_) {
     if (vertex_of_node_[hold.node] == 0) continue;
-    const uint8_t fate = reaching_[hold.memory] != 0                  ? kReached
-                         : is_opaque[memory_vertex(hold.memory)] != 0 ? kOpaque
-                                                                      : kGarbage;
+    const uint8_t fate = reaching_[hold.memory] != 0 ? kReached : is_opaque_[hold.memory] != 0 ? kOpaque : kGarbage;
     fates_[hold.memory] = fate;
   }
 }
@@ -247,17 +246,15 @@ void Retention::sum_dominated() {
   const std::vector<int32_t> immediate = dominators(forward_.offsets, forward_.targets, preorder);
   std::vector<uint64_t> sums(static_cast<size_t>(vertices_), 0);
   for (size_t memory = 0; memory < memory_bytes_.size(); ++memory) {
-    sums[memory_vertex(static_cast<int32_t>(memory))] = memory_bytes_[memory];
+    sums[memory_vertex(static_cast<int32_t>(memory))] = is_opaque_[memory] != 0 ? 0 : memory_bytes_[memory];
   }
   for (size_t i = preorder.size() - 1; i > 0; --i) sums[immediate[preorder[i]]] += sums[preorder[i]];
   exclusive_.assign(names_.nodes.size(), 0);
   for (size_t entry = 0; entry < exclusive_.size(); ++entry) exclusive_[entry] = sums[entry_vertex(entry)];
 }
 
-uint64_t Retention::freed_bytes(const std::vector<int32_t>& entries) const {
-  std::vector<uint8_t> is_seen(static_cast<size_t>(vertices_), 0);
-  for (const int32_t entry : entries) is_seen[entry_vertex(static_cast<size_t>(entry))] = 1;
-  std::vector<int32_t> queue{0};
+// Vertices that are reached from those in `queue`, past none that is seen already.
+std::vector<uint8_t> Retention::seen_from(std::vector<int32_t> queue, std::vector<uint8_t> is_seen) const {
   for (size_t i = 0; i < queue.size(); ++i) {
     for (int64_t e = forward_.offsets[queue[i]]; e < forward_.offsets[queue[i] + 1]; ++e) {
       const int32_t target = forward_.targets[e];
@@ -266,12 +263,31 @@ uint64_t Retention::freed_bytes(const std::vector<int32_t>& entries) const {
       queue.push_back(target);
     }
   }
-  uint64_t bytes = 0;
-  for (size_t memory = 0; memory < memory_bytes_.size(); ++memory) {
-    const bool is_left = is_seen[memory_vertex(static_cast<int32_t>(memory))] == 0;
-    if (is_left && reaching_[memory] != 0) bytes += memory_bytes_[memory];
+  return is_seen;
+}
+
+std::vector<int32_t> Retention::held(const std::vector<int32_t>& entries) const {
+  std::vector<int32_t> queue;
+  queue.reserve(entries.size());
+  for (const int32_t entry : entries) queue.push_back(entry_vertex(static_cast<size_t>(entry)));
+  const std::vector<uint8_t> is_seen = seen_from(queue, std::vector<uint8_t>(static_cast<size_t>(vertices_), 0));
+  std::vector<int32_t> memories;
+  for (int32_t memory = 0; memory < static_cast<int32_t>(memory_bytes_.size()); ++memory) {
+    if (is_seen[memory_vertex(memory)] != 0) memories.push_back(memory);
   }
-  return bytes;
+  return memories;
+}
+
+std::vector<int32_t> Retention::freed(const std::vector<int32_t>& entries) const {
+  std::vector<uint8_t> is_gone(static_cast<size_t>(vertices_), 0);
+  for (const int32_t entry : entries) is_gone[entry_vertex(static_cast<size_t>(entry))] = 1;
+  const std::vector<uint8_t> is_seen = seen_from({0}, std::move(is_gone));
+  std::vector<int32_t> memories;
+  for (int32_t memory = 0; memory < static_cast<int32_t>(memory_bytes_.size()); ++memory) {
+    const bool is_left = is_seen[memory_vertex(memory)] == 0;
+    if (is_left && reaching_[memory] != 0 && is_opaque_[memory] == 0) memories.push_back(memory);
+  }
+  return memories;
 }
 
 std::vector<Path> Retention::paths(int32_t memory, size_t limit, size_t& total) {

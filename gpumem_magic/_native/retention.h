@@ -67,8 +67,10 @@ class Retention {
   // For every name that reaches `memory`, nearest first, its shortest path; at most `limit` of each class.
   // `total` is the number of names that reach it.
   std::vector<Path> paths(int32_t memory, size_t limit, size_t& total);
-  // Bytes of all memory that would go if these names went together.
-  uint64_t freed_bytes(const std::vector<int32_t>& entries) const;
+  // Memories that these names reach.
+  std::vector<int32_t> held(const std::vector<int32_t>& entries) const;
+  // Memories that would go if these names went together.
+  std::vector<int32_t> freed(const std::vector<int32_t>& entries) const;
   // A path to `memory`, which no name reaches, from the nearest object that is held from outside, or else from one a
   // few references away.
   Path unreached_path(int32_t memory);
@@ -82,6 +84,7 @@ class Retention {
 
   int32_t entry_vertex(size_t entry) const { return 1 + static_cast<int32_t>(entry); }
   int32_t memory_vertex(int32_t memory) const { return first_memory_ + memory; }
+  std::vector<uint8_t> seen_from(std::vector<int32_t> queue, std::vector<uint8_t> is_seen) const;
   bool is_node(int32_t vertex) const { return vertex >= first_node_ && vertex < first_memory_; }
 
   Names names_;
@@ -92,6 +95,7 @@ class Retention {
   int32_t first_node_ = 0, first_memory_ = 0, vertices_ = 0;
   Csr forward_, backward_;
   std::vector<uint8_t> is_opaque_seed_, is_reached_;
+  std::vector<uint8_t> is_opaque_;  // per memory: something that Python does not see holds it, also beside names
   std::vector<uint32_t> reaching_;
   std::vector<uint8_t> fates_;
   std::vector<uint64_t> exclusive_;

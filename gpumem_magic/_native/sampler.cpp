@@ -86,7 +86,7 @@ class Sampler::Sources {
     Sample sample{{}, unknown_host_row(), before.empty() ? 0 : before[0].births_and_deaths};
     for (size_t i = 0; i < devices_.size(); ++i) {
       HistoryRow row = unknown_row(devices_[i].ordinal);
-      has_pools_[i] = has_pools_[i] || before[i].footprint.ordered > 0;
+      has_pools_[i] = has_pools_[i] || before[i].footprint.ordered_births > 0;
       row.pool_bytes = has_pools_[i] ? driver().pool_bytes(devices_[i].ordinal) : 0;
       ask_nvml(handles_[i], row);
       if (row.used_bytes == kUnknownBytes) row.driver_used_bytes = driver().used_bytes(devices_[i].ordinal);

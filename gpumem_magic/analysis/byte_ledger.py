@@ -39,6 +39,7 @@ class LedgerRow:
     kind: str  # "other", "context", "code", "live", "cached", "pages" or "unexplained"
     hint: str = ""  # what it is, for somebody who does not know
     command: str = ""  # what gives it back; "" when nothing does
+    largest_bytes: int = 0  # the largest piece, where the bytes are free in pieces
     count: int = 0  # allocations; 0 where that means nothing
     parts: tuple[LedgerRow, ...] = ()
 
@@ -52,6 +53,10 @@ class DeviceLedger:
     process_bytes: int | None  # this process's part, by NVML; None where it does not tell
     is_measured: bool  # False where nobody tells how full the device is
     rows: tuple[LedgerRow, ...]
+
+    def leaves(self) -> list[LedgerRow]:
+        """The rows that have no parts, and the parts of the others: each byte once."""
+        return [row for top in self.rows for row in (top.parts or (top,))]
 
     @property
     def unexplained_bytes(self) -> int:
@@ -69,6 +74,24 @@ class ByteLedger:
     def rows(self) -> list[LedgerRow]:
         """All rows of all devices, each followed by its parts."""
         return [row for device in self.devices for top in device.rows for row in (top, *top.parts)]
+
+    def _leaves(self) -> list[LedgerRow]:
+        return [row for device in self.devices for row in device.leaves()]
+
+    @property
+    def live_bytes(self) -> int:
+        """What programs have in use: blocks of pools, and allocations outside of pools."""
+        return sum(row.bytes for row in self._leaves() if row.kind == "live")
+
+    @property
+    def held_bytes(self) -> int:
+        """What this process took of the devices by allocating, in use or kept for later."""
+        return sum(row.bytes for row in self._leaves() if row.kind in ("live", "cached", "pages"))
+
+    @property
+    def returnable_bytes(self) -> int:
+        """What is kept for later and can be given back now."""
+        return sum(row.bytes for row in self._leaves() if row.kind == "cached" and row.command)
 
     def self_check(self) -> None:
         """Assert that parts add up to their row, and rows to what the device reports."""
@@ -124,7 +147,7 @@ def _device_ledger(snapshot: Snapshot, ordinal: int, labels: Mapping[str, str]) 
     own = [
         *_base_rows(measured),
         *owners,
-        *_row("kept by the driver's memory pools", measured.pool - ordered, "cached", _POOL_HINT),
+        *_row("kept by the driver's memory pools", measured.pool - ordered, "cached", _POOL_HINT, _TRIM),
         *_row("rounded up to whole pages", paged_bytes(mine) - (asked - ordered), "pages", _PAGE_HINT),
     ]
     explained = sum(row.bytes for row in own)
@@ -185,9 +208,9 @@ def _latest(rows: np.ndarray, column: str) -> int | None:
     return int(known[-1]) if len(known) else None
 
 
-def _row(name: str, size: int, kind: str, hint: str) -> list[LedgerRow]:
+def _row(name: str, size: int, kind: str, hint: str, command: str = "") -> list[LedgerRow]:
     """A row of its own, unless there is nothing in it."""
-    return [LedgerRow(name=name, bytes=size, kind=kind, hint=hint)] if size > 0 else []
+    return [LedgerRow(name=name, bytes=size, kind=kind, hint=hint, command=command)] if size > 0 else []
 
 
 def _unexplained(size: int) -> list[LedgerRow]:
@@ -246,21 +269,15 @@ def _framework_row(name: str, group: np.ndarray, found: Pooled) -> LedgerRow:
     parts = [
         *_row("live blocks", found.live, "live", "handed out to the program: tensors and arrays"),
         *_row("rounding inside blocks", found.rounding, "pages", "blocks are larger than what was asked for"),
-        *_row("waiting for a stream", found.pending, "cached", "given back by the program; another stream uses it"),
+        *_row("waiting to be freed", found.pending, "cached", _PENDING_HINT, found.command),
     ]
-    if found.returnable > 0:
-        hint = "nothing in these ranges is in use: the framework keeps them for what comes next"
-        parts.append(
-            LedgerRow(
-                name="cached, can be given back",
-                bytes=found.returnable,
-                kind="cached",
-                hint=hint,
-                command=found.command,
-            )
-        )
+    parts += _row("cached, can be given back", found.returnable, "cached", _RETURNABLE_HINT, found.command)
     pieces = f"free between live blocks, so it cannot be given back; the largest piece is {found.largest_free:,} bytes"
-    parts += _row("cached, in pieces", found.pieces, "cached", pieces)
+    largest = found.largest_free
+    parts += [
+        dataclasses.replace(row, largest_bytes=largest)
+        for row in _row("cached, in pieces", found.pieces, "cached", pieces)
+    ]
     known = sum(part.bytes for part in parts)
     if known > size:  # the framework went on between its answer and the tracker's
         parts, known = [], 0
@@ -323,6 +340,9 @@ _REST_HINT = "the driver does not tell how much of the device this process holds
 _CONTEXT_HINT = "what every process pays for using CUDA, and what this one held before tracking began"
 _CODE_HINT = "loaded from modules when their kernels were first used; it stays until the process ends"
 _POOL_HINT = "freed by the program and kept for its next stream-ordered allocation; given back at a synchronisation"
+_TRIM = "%gpumem free cache"
+_PENDING_HINT = "given back by the program; a stream uses it still, or the framework frees it later"
+_RETURNABLE_HINT = "nothing in these ranges is in use: the framework keeps them for what comes next"
 _PAGE_HINT = f"the driver hands out whole pages of {PAGE_BYTES >> 20} MiB"
 _UNEXPLAINED_HINT = "the device reports it, no allocation call asked for it, and it came with no context and no kernel"
 

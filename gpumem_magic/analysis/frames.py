@@ -53,6 +53,13 @@ def is_machinery(filename: str) -> bool:
 
 
 @functools.lru_cache(maxsize=16384)
+def is_shell(filename: str) -> bool:
+    """Whether a file belongs to IPython or its kernel."""
+    installed = _INSTALLED.search(filename.replace("\\", "/"))
+    return installed is not None and installed[1].split("/")[0] in ("IPython", "ipykernel")
+
+
+@functools.lru_cache(maxsize=16384)
 def is_user(filename: str) -> bool:
     """Whether a file is the user's own: neither installed, nor of the standard library, nor machinery."""
     path = filename.replace("\\", "/")

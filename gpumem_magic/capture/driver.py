@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LIBRARY = "libcuda.so.1"
+_NOT_SUPPORTED = 801  # CUDA_ERROR_NOT_SUPPORTED: the device has no such pools
 
 
 def is_driver_loaded() -> bool:
@@ -65,6 +66,22 @@ def device_of(address: int) -> int:
         _, managed = cuda.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_IS_MANAGED, address)
         on_host = int(memory_type or 0) == int(cuda.CUmemorytype.CU_MEMORYTYPE_HOST) and not managed
     return NO_DEVICE if on_host else int(ordinal)
+
+
+def trim_pools() -> str:
+    """Give back what the driver's own pools, that of each device and the one in use there, keep for later.
+
+    Returns what went wrong as a sentence, or "". What a stream has not yet freed stays.
+    """
+    with _driver() as cuda:
+        for device in devices():
+            for pool_of in (cuda.cuDeviceGetDefaultMemPool, cuda.cuDeviceGetMemPool):
+                status, pool = pool_of(device.ordinal)
+                if int(status) == 0:
+                    (status,) = cuda.cuMemPoolTrimTo(pool, 0)
+                if int(status) not in (0, _NOT_SUPPORTED):
+                    return f"The driver could not trim its memory pool of GPU {device.ordinal} ({status.name})."
+    return ""
 
 
 def _device(cuda: Any, ordinal: int, handle: Any) -> Device:

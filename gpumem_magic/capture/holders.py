@@ -19,10 +19,10 @@ from gpumem_magic.analysis.retention import MEMORY_DTYPE, classify, memory_at, m
 from gpumem_magic.capture.known_memory import known_memory
 from gpumem_magic.capture.retention_words import path_words, type_name
 from gpumem_magic.capture.roots import SHELL_PREFIX, is_ours
-from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
+from gpumem_magic.model.holders import Freed, HeldBy, Holder, Holders, Keeper, Name, NameTotal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from gpumem_magic.capture.frameworks.framework import Framework
     from gpumem_magic.capture.known_memory import KnownMemory
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _SLICE = 20_000
 """Objects that are looked at in one go: a few milliseconds."""
+
+_MOST_KEEPERS = 30
 
 _ANCHORED, _NAMESPACE = 1, 2  # NodeFlag of retention.h
 
@@ -55,6 +57,7 @@ def find_holders(
     named: int = 50,
     names_each: int = 8,
     freed_if: Sequence[Choice] = (),
+    apart_from: Choice | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Holders:
     """Who holds the device memory that Python objects know now.
@@ -69,7 +72,8 @@ def find_holders(
             None.
         named: for how many memories, largest first, names are looked for.
         names_each: names of each class shown per memory.
-        freed_if: choices of names; ``Holders.freed_bytes`` says what each would free if all its names went together.
+        freed_if: choices of names; ``Holders.freed`` says what each would free if all its names went together.
+        apart_from: names that count as gone already when ``Holders.keepers`` tells what each other name frees.
         progress: told after each slice; what it raises ends the search.
     """
     was_enabled = gc.isenabled()
@@ -77,7 +81,7 @@ def find_holders(
     search = _Search(frameworks, allocations)
     try:
         search.scan(roots, progress)
-        return search.answer(_Question(addresses, within, named, names_each, freed_if))
+        return search.answer(_Question(addresses, within, named, names_each, freed_if, apart_from))
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # what is raised must not keep what we looked at
         raise
@@ -95,6 +99,7 @@ class _Question(NamedTuple):
     named: int
     names_each: int
     freed_if: Sequence[Choice]
+    apart_from: Choice | None
 
 
 @dataclasses.dataclass(slots=True)
@@ -159,7 +164,7 @@ class _Search:
             np.ascontiguousarray(known.holds["node"]),
             np.ascontiguousarray(known.holds["memory"]),
             np.ascontiguousarray(known.holds["hidden"]),
-            np.ascontiguousarray(known.memory["bytes"]),
+            np.where(known.is_owned(), known.memory["bytes"], np.uint64(0)),
         )
         return _Telling(self, self._roots, entries, known, retention).answer(question)
 
@@ -172,7 +177,7 @@ class _Search:
 
     def _entries(self, roots: Roots, flags: np.ndarray) -> _Entries:
         """Every name that refers to a node, and in ``flags`` what must not be followed."""
-        namespaces = self._find(_dictionaries(roots))
+        namespaces = self._find([self, *_dictionaries(roots)])  # what only this search refers to, it does not hold
         flags[namespaces[namespaces >= 0]] = _NAMESPACE | _ANCHORED
         owners: list[Any] = [*roots.roots, *(each for each in roots.namespaces if not is_ours(each.prefix))]
         keys: list[Any] = [None] * len(roots.roots)
@@ -201,6 +206,7 @@ class _Telling:
         self._known = known
         self._retention = retention
         self._exclusive = np.frombuffer(retention.exclusive_bytes(), np.uint64)
+        self._paths: dict[int, str] = {}  # of each name that was told, to the largest memory that it leads to
 
     def answer(self, question: _Question) -> Holders:
         reaching = np.frombuffer(self._retention.reaching_classes(), np.uint32).tolist()
@@ -218,7 +224,8 @@ class _Telling:
             holders=tuple(holders),
             totals=self._totals(),
             bytes=int(self._known.memory["bytes"].sum()),
-            freed_bytes=tuple(map(self._freed_bytes, question.freed_if)),
+            freed=tuple(self._freed(self._chosen(choice)) for choice in question.freed_if),
+            keepers=tuple(self._keepers(question.apart_from)) if question.apart_from else (),
             objects=len(self._objects),
         )
 
@@ -254,6 +261,7 @@ class _Telling:
         held_by = HeldBy(int(self._entries.classes[entry]))
         exclusive = int(self._exclusive[entry])
         path = self._words(label, memory, nodes)
+        self._paths.setdefault(entry, path)
         is_the_shell_s = label.startswith(SHELL_PREFIX)
         return (
             held_by,
@@ -273,10 +281,38 @@ class _Telling:
             return ""
         return self._words(f"<{type_name(type(self._objects[nodes[0]]))}>", memory, nodes)
 
-    def _freed_bytes(self, choice: Choice) -> int:
+    def _chosen(self, choice: Choice) -> list[int]:
         classes = [HeldBy(each) for each in self._entries.classes.tolist()]
-        chosen = [entry for entry, held_by in enumerate(classes) if choice(self._entries.label(entry), held_by)]
-        return int(self._retention.freed_bytes(chosen))
+        return [entry for entry, held_by in enumerate(classes) if choice(self._entries.label(entry), held_by)]
+
+    def _freed(self, entries: list[int]) -> Freed:
+        memories = self._retention.freed(entries)
+        sizes = self._known.memory["bytes"][memories]
+        owned = self._known.is_owned()[memories]
+        return Freed(bytes=int(sizes[owned].sum()), lost_bytes=int(sizes[~owned].sum()), names=len(entries))
+
+    def _keepers(self, apart_from: Choice) -> Iterator[Keeper]:
+        gone = self._chosen(apart_from)
+        before = self._freed(gone).bytes
+        alike: dict[tuple[int, ...], list[int]] = {}  # names by the memories that they lead to
+        for entry in self._paths:
+            alike.setdefault(tuple(self._retention.held([entry])), []).append(entry)
+        sizes = {memories: int(self._known.memory["bytes"][list(memories)].sum()) for memories in alike}
+        for memories in sorted(alike, key=lambda each: -sizes[each])[:_MOST_KEEPERS]:
+            entries = sorted(alike[memories], key=self._rank)
+            yield Keeper(
+                names=tuple(map(self._entries.label, entries)),
+                path=self._paths[entries[0]],
+                held_by=HeldBy(int(self._entries.classes[entries[0]])),
+                pieces=len(memories),
+                held_bytes=sizes[memories],
+                freed_bytes=self._freed([*gone, *entries]).bytes - (0 if set(entries) <= set(gone) else before),
+            )
+
+    def _rank(self, entry: int) -> tuple[int, bool, bool]:
+        """What a person typed comes before what the shell keeps on its own."""
+        label = self._entries.label(entry)
+        return int(self._entries.classes[entry]), label.startswith(SHELL_PREFIX), label.startswith("_")
 
     def _totals(self) -> tuple[NameTotal, ...]:
         totals = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumem_magic.analysis.retention import merge_ranges
+from gpumem_magic.capture.frameworks.cuda_python import ADDRESSES
 from gpumem_magic.capture.frameworks.imported import holdings_of
 from gpumem_magic.model.events import NO_DEVICE
 from gpumem_magic.model.frameworks import BlockState
@@ -46,6 +47,10 @@ class KnownMemory:
 
     def frameworks(self, memory: int) -> tuple[str, ...]:
         return self.owners[memory]
+
+    def is_owned(self) -> np.ndarray:
+        """Per memory, whether it goes with the last of its objects. Of raw addresses alone, nobody would free it."""
+        return np.array([bool(set(names) - {ADDRESSES}) for names in self.owners], bool)
 
     def holders(self, memory: int) -> list[int]:
         """Nodes that keep it, those that the collector sees first."""

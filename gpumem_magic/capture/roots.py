@@ -14,7 +14,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from gpumem_magic import _core
-from gpumem_magic.analysis.frames import frame_place
+from gpumem_magic.analysis.frames import frame_place, is_shell
 from gpumem_magic.model.holders import HeldBy
 from gpumem_magic.model.stacks import Frame
 
@@ -195,7 +195,9 @@ _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: variables are not in a dictionary
 
 
 def _running_frames() -> list[types.FrameType]:
-    """The frames of all threads but our own, innermost first.
+    """The frames of all threads but our own and the shell's, innermost first.
+
+    What the frames that run a cell have of its result and its error, the shell keeps by better names.
 
     No frame of ours may be left in a variable: a frame that refers to itself outlives its function, and with it
     everything that it knows.
@@ -204,7 +206,8 @@ def _running_frames() -> list[types.FrameType]:
     for innermost in sys._current_frames().values():  # noqa: SLF001
         frame: types.FrameType | None = innermost
         while frame is not None:
-            if not frame.f_code.co_filename.startswith(_OURS):
+            filename = frame.f_code.co_filename
+            if not filename.startswith(_OURS) and not is_shell(filename):
                 found.append(frame)
             frame = frame.f_back
     del innermost

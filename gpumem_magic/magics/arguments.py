@@ -108,6 +108,26 @@ def _add_watching(verbs: Any) -> None:
     mark.add_argument("name", nargs="+", help="the name")
 
 
+def _add_freeing(verbs: Any) -> None:
+    free = verbs.add_parser(
+        "free",
+        help="let go of what keeps device memory alive, and measure what that gives back",
+        description="Let go of outputs, the last traceback, garbage, caches or variables, and say what that was "
+        "predicted to free, what it freed, and what the GPU got back. What other names keep stays, and is told.",
+    )
+    free.add_argument(
+        "targets",
+        nargs="*",
+        metavar="WHAT",
+        help="Out[7], out (all outputs), traceback (the last exception; %%debug is lost), cycles (garbage), cache "
+        "(what frameworks keep for later), all-safe (traceback, cycles and cache), or a variable",
+    )
+    free.add_argument(
+        "--variable", action="append", dest="variables", metavar="NAME", help="one called like a word above"
+    )
+    free.add_argument("--dry-run", action="store_true", help="only say what it would free")
+
+
 def line_parser() -> argparse.ArgumentParser:
     """``%gpumem VERB``."""
     parser = MagicParser(
@@ -126,6 +146,7 @@ def line_parser() -> argparse.ArgumentParser:
     who = verbs.add_parser("who", help="what keeps device memory alive: variables, outputs, exceptions, modules")
     who.add_argument("target", nargs="?", default="", help="a name such as model or Out[7], or an address")
     who.add_argument("--top", type=_positive, default=10, metavar="N", help="the N largest pieces of memory (10)")
+    _add_freeing(verbs)
     last = verbs.add_parser("last", help="the recording of the kernel before this one, also when it was killed")
     last.add_argument("directory", nargs="?", help="another recording, by its directory")
     simulate = verbs.add_parser("simulate", help="a simulated GPU, on a machine that has none")

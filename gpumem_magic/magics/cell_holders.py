@@ -9,7 +9,6 @@ from gpumem_magic.analysis.born import born_memory
 from gpumem_magic.analysis.cell_holders import CellHolders, cell_holders
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.growth import growing_cells, with_holder
-from gpumem_magic.magics.who import shell_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -75,4 +74,4 @@ def table_with_growth(session: Session, shell: InteractiveShell, blocks: CellBlo
 
 
 def _search(session: Session, shell: InteractiveShell, born: Born) -> Holders:
-    return session.holders(shell_of(session, shell), within=born.ranges, named=_NAMED)
+    return session.holders(shell, within=born.ranges, named=_NAMED)

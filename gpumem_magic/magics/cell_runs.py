@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import time
 from typing import TYPE_CHECKING, Any
 
 import IPython
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from gpumem_magic.analysis.cell_report import CellReport
     from gpumem_magic.magics.live_views import LiveView, LiveViews
+    from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
     from gpumem_magic.model.cell_blocks import CellBlocks
     from gpumem_magic.session import Session
 
@@ -46,8 +48,11 @@ class _Run:
 class CellRuns:
     """Hooks into IPython's ``pre_run_cell`` and ``post_run_cell``. Runs may be nested (``%run``, ``run_cell``)."""
 
-    def __init__(self, shell: InteractiveShell, session: Session, live_views: LiveViews) -> None:
+    def __init__(
+        self, shell: InteractiveShell, session: Session, live_views: LiveViews, cards: OutOfMemoryCards
+    ) -> None:
         self._shell = shell
+        self._cards = cards
         self._session = session
         self._live_views = live_views
         self._runs: list[_Run] = []
@@ -88,6 +93,8 @@ class CellRuns:
     def _before(self, info: ExecutionInfo) -> None:
         if self._session.state == "off":
             return
+        if not self._runs:
+            self._cards.cell_begins(time.monotonic_ns())
         raw = str(info.raw_cell or "")
         try:
             options = cell_options(raw)
@@ -143,6 +150,9 @@ class CellRuns:
         if not self._runs:
             self._session.check()
             self._live_views.cell_ended()
+            error = None if result is None else result.error_in_exec
+            if error is not None:
+                self._cards.cell_died(run.span, error)
         try:
             if run.options is not None and (result is None or result.error_before_exec is None):
                 self._report(run, result)

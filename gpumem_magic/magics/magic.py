@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -18,15 +19,16 @@ from gpumem_magic.magics.cell_line import MarkHider, parse
 from gpumem_magic.magics.cell_runs import CellRuns
 from gpumem_magic.magics.live import SessionSource
 from gpumem_magic.magics.live_views import LiveViews
-from gpumem_magic.magics.names import NameNotFoundError
+from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.status_rows import status_rows
-from gpumem_magic.magics.who import who
+from gpumem_magic.verbs.free import CannotFreeError, free
+from gpumem_magic.verbs.names import NameNotFoundError
+from gpumem_magic.verbs.who import who
 from gpumem_magic.views.cell_table import render_cell_table
-from gpumem_magic.views.holders import render_holders
 from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
-from gpumem_magic.views.shown import Shown, shown_byte_ledger
+from gpumem_magic.views.shown import Shown, shown_byte_ledger, shown_holders, shown_release
 from gpumem_magic.views.status import render_status
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ class GpuMemoryMagics(Magics):
         self.live_views = LiveViews(
             SessionSource(self.session, lambda: self.cell_runs.is_running), lambda: is_notebook(shell)
         )
-        self.cell_runs = CellRuns(shell, self.session, self.live_views)
+        self.cards = OutOfMemoryCards(shell, self.session, lambda: is_notebook(shell))
+        self.cell_runs = CellRuns(shell, self.session, self.live_views, self.cards)
         self.mark_hider = MarkHider(lambda: self.cell_runs.is_running)
 
     def install(self) -> None:
@@ -62,6 +65,7 @@ class GpuMemoryMagics(Magics):
         """Undo ``install``."""
         self.live_views.close()
         self.cell_runs.remove()
+        self.cards.remove()
         if self.mark_hider in self.shell.input_transformers_cleanup:
             self.shell.input_transformers_cleanup.remove(self.mark_hider)
         for kind in ("line", "cell"):
@@ -119,14 +123,14 @@ class GpuMemoryMagics(Magics):
             snapshot = self.session.snapshot()
             found = overview(snapshot, window_s=arguments.window or None, devices=arguments.devices)
         except (RuntimeError, ValueError) as error:
-            raise UsageError(str(error)) from None
+            raise _refusal(error) from None
         show(Shown(None, render_timeline(found), lambda _: ()))
 
     def _mark(self, arguments: argparse.Namespace) -> None:
         try:
             self.session.mark(" ".join(arguments.name))
         except RuntimeError as error:
-            raise UsageError(str(error)) from None
+            raise _refusal(error) from None
         if self.live_views.dashboard is not None:
             self.live_views.dashboard.look_again()
 
@@ -150,37 +154,51 @@ class GpuMemoryMagics(Magics):
         try:
             table = table_with_growth(self.session, self.shell, self.cell_runs.blocks)
         except RuntimeError as error:
-            raise UsageError(str(error)) from None
+            raise _refusal(error) from None
         show(Shown(table, render_cell_table(table), lambda each: each.runs))
 
     def _ledger(self, arguments: argparse.Namespace) -> None:
         try:
             found = self.session.ledger(arguments.devices)
         except (RuntimeError, ValueError) as error:
-            raise UsageError(str(error)) from None
+            raise _refusal(error) from None
         show(shown_byte_ledger(found))
 
     def _who(self, arguments: argparse.Namespace) -> None:
         try:
-            title, found = who(self.session, self.shell, arguments.target, arguments.top)
+            title, found = who(self.session, arguments.target, shell=self.shell, top=arguments.top)
         except (RuntimeError, NameNotFoundError) as error:
-            raise UsageError(str(error)) from None
-        show(Shown(found, render_holders(found, title=title), lambda each: each.holders))
+            raise _refusal(error) from None
+        show(shown_holders(found, title))
+
+    def _free(self, arguments: argparse.Namespace) -> None:
+        named, dry_run = arguments.variables or (), arguments.dry_run
+        try:
+            done = free(self.session, arguments.targets, variables=named, shell=self.shell, dry_run=dry_run)
+        except (RuntimeError, CannotFreeError) as error:
+            raise _refusal(error) from None
+        show(shown_release(done))
 
     def _last(self, arguments: argparse.Namespace) -> None:
         try:
             path = arguments.directory or recording.last_recording(before=self.session.directory)
             report = recording_report(recording.open_recording(path))
         except recording.RecordingError as error:
-            raise UsageError(str(error)) from None
+            raise _refusal(error) from None
         show(Shown(report, render_recording_report(report), lambda _: ()))
 
     def _simulate(self, arguments: argparse.Namespace) -> None:
         try:
             api.simulate(devices=arguments.devices, memory=arguments.memory)
         except (RuntimeError, ValueError) as error:
-            raise UsageError(str(error)) from None
+            raise _refusal(error) from None
         self._status(arguments)
+
+
+def _refusal(error: BaseException) -> UsageError:
+    """The same sentence without the frames that it came through, which a shell would keep, and the user's objects."""
+    traceback.clear_frames(error.__traceback__)
+    return UsageError(str(error))
 
 
 def is_notebook(shell: InteractiveShell) -> bool:

@@ -39,7 +39,7 @@ class Name:
     name: str  # "model", "Out[7]", "train() in train.py:12, local x"
     path: str  # "model.layers[3].weight"
     held_by: HeldBy
-    exclusive_bytes: int  # of all memory, not of this one alone: what goes when only this name goes
+    exclusive_bytes: int  # of all memory, not of this one alone: what is freed when only this name goes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +67,35 @@ class NameTotal:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """A name, or several that lead to the same memory, and what of that goes with them."""
+
+    names: tuple[str, ...]  # the one that a person would use first
+    path: str  # from the first to the largest piece of memory
+    held_by: HeldBy  # of the first
+    pieces: int
+    held_bytes: int
+    freed_bytes: int  # when all of them go, after the names of the choice ``apart_from`` if they are none of these
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What goes when a choice of names goes together."""
+
+    bytes: int
+    lost_bytes: int  # driver memory that no object owns: its last address would go, and it would stay
+    names: int  # that were chosen
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Holders:
     """Device memory that Python objects know, largest first, and what each name alone would free."""
 
     holders: tuple[Holder, ...] = ()  # those that were asked for
     totals: tuple[NameTotal, ...] = ()  # of all memory
     bytes: int = 0  # of all memory
-    freed_bytes: tuple[int, ...] = ()  # per choice of names that was asked for: what goes when these go together
+    freed: tuple[Freed, ...] = ()  # per choice of names that was asked for
+    keepers: tuple[Keeper, ...] = ()  # the names of ``holders`` by what they lead to, where that was asked for
     objects: int = 0  # that were looked at
 
     def self_check(self) -> None:
@@ -85,3 +107,5 @@ class Holders:
         assert sum(total.exclusive_bytes for total in self.totals) <= self.bytes, "names free more than there is"
         for holder in self.holders:
             assert len(holder.names) <= holder.name_count, "more names than were counted"
+        for keeper in self.keepers:
+            assert keeper.freed_bytes <= self.bytes, f"{keeper.names[0]} frees more than there is"

@@ -64,7 +64,7 @@ NOTHING = "No device memory that a Python object knows."
 def _what(holder: Holder) -> str:
     owner = " + ".join(holder.frameworks)
     kind = holder.type_name or "memory"
-    return f"{kind} ({owner})" if owner else kind
+    return f"{kind} ({owner or 'raw address'})" if owner or holder.type_name else kind
 
 
 def _where(holder: Holder) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gpumem_magic.views.byte_ledger import render_byte_ledger
 from gpumem_magic.views.cell_report import render_cell_report
+from gpumem_magic.views.holders import render_holders
+from gpumem_magic.views.release import render_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from gpumem_magic.analysis.byte_ledger import ByteLedger
     from gpumem_magic.analysis.cell_report import CellReport
+    from gpumem_magic.model.holders import Holders
+    from gpumem_magic.model.release import Release
 
 Answer = TypeVar("Answer")
 
@@ -57,3 +61,13 @@ def shown_cell_report(report: CellReport) -> Shown[CellReport]:
 def shown_byte_ledger(ledger: ByteLedger) -> Shown[ByteLedger]:
     """A ledger with all its rows."""
     return Shown(ledger, render_byte_ledger(ledger), lambda each: each.rows())
+
+
+def shown_holders(found: Holders, title: str) -> Shown[Holders]:
+    """Who holds what, with the pieces of memory as rows."""
+    return Shown(found, render_holders(found, title=title), lambda each: each.holders)
+
+
+def shown_release(release: Release) -> Shown[Release]:
+    """What was freed, with a row for each thing that was named."""
+    return Shown(release, render_release(release), lambda each: each.rows)

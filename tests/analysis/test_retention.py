@@ -70,6 +70,18 @@ class Graph:
         nodes = self.reachable({self.entries[entry][0] for entry in entries})
         return {memory for node, memory, unseen in self.holds if node in nodes and (hidden or not unseen)}
 
+    def opaque_memory(self) -> set[int]:
+        """Memories that something keeps which is no object: through objects that no name reaches."""
+        named = self.reachable({node for node, _ in self.entries})
+        nodes = self.reachable({each for each in range(self.nodes) if self.outside[each] and each not in named})
+        return {memory for node, memory, _ in self.holds if node in nodes}
+
+    def freed(self, entries: set[int]) -> list[int]:
+        """Memories that go when these entries go."""
+        every = set(range(len(self.entries)))
+        kept = self.reached_memory(sorted(every - entries)) | self.opaque_memory()
+        return sorted(self.reached_memory(sorted(every)) - kept)
+
     def distance(self, entry: int, memory: int) -> int | None:
         """Nodes on the shortest path."""
         layer, seen = {self.entries[entry][0]}, set()
@@ -116,23 +128,16 @@ def test_classes_that_reach_memory(graph: Graph) -> None:
 @settings(max_examples=400, deadline=None)
 @given(graphs())
 def test_what_each_name_alone_would_free(graph: Graph) -> None:
-    every = list(range(len(graph.entries)))
-    reached = graph.reached_memory(every)
-    expected = [
-        sum(graph.bytes[memory] for memory in reached - graph.reached_memory([each for each in every if each != entry]))
-        for entry in every
-    ]
+    expected = [sum(graph.bytes[memory] for memory in graph.freed({entry})) for entry in range(len(graph.entries))]
     assert np.frombuffer(graph.native().exclusive_bytes(), np.uint64).tolist() == expected
 
 
 @settings(max_examples=300, deadline=None)
 @given(graphs(), st.sets(st.integers(0, 4)))
 def test_what_names_free_together(graph: Graph, together: set[int]) -> None:
-    every = list(range(len(graph.entries)))
-    chosen = [entry for entry in every if entry in together]
-    left = graph.reached_memory([entry for entry in every if entry not in together])
-    expected = sum(graph.bytes[memory] for memory in graph.reached_memory(every) - left)
-    assert graph.native().freed_bytes(chosen) == expected
+    chosen = together & set(range(len(graph.entries)))
+    assert graph.native().freed(sorted(chosen)) == graph.freed(chosen)
+    assert graph.native().held(sorted(chosen)) == sorted(graph.reached_memory(sorted(chosen)))
 
 
 @settings(max_examples=400, deadline=None)

@@ -22,6 +22,7 @@ FLOORS = (
     ("analysis",),
     ("capture", "views", "export"),
     ("session",),
+    ("verbs",),
     ("api",),
     ("magics", "cli"),
     ("__main__",),

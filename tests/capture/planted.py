@@ -59,6 +59,9 @@ class Buffers:
             if type(each) is Buffer and each.address > self._first and each.saved
         ]
 
+    def give_back(self) -> str:
+        return ""
+
 
 @dataclasses.dataclass(frozen=True)
 class Planted:

@@ -336,7 +336,7 @@ def test_what_several_names_free_together(nb: Notebook, last: dict[str, Any]) ->
             lambda name, held_by: name == "c" or held_by is HeldBy.EXCEPTION,
         ]
     )
-    assert found.freed_bytes == (SIZE, 0, SIZE)
+    assert [each.bytes for each in found.freed] == [SIZE, 0, SIZE]
 
 
 def test_both_ends_of_a_long_path_are_told(nb: Notebook) -> None:

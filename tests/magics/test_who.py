@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpumem_magic import _core
-from gpumem_magic.magics.names import NameNotFoundError, look_up
+from gpumem_magic.verbs.names import NameNotFoundError, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_the_largest_pieces_and_the_ways_to_them(held: Notebook) -> None:
     for way in ("cache['first']", "model.layers[0]", "model.layers[1]"):
         assert way in text
     assert "67.0 MiB in 3 pieces: 60.0 MiB held by notebook, 7.00 MiB lost" in text
-    assert "model" in text.partition("Deleting this alone")[2]
+    assert "Deleting this alone" not in text, "a raw address frees nothing when it goes"
     assert "cache['first']" in held.html.replace("&#x27;", "'")
     assert held.run("%gpumem who --top 1").count("MiB") < text.count("MiB")
 
@@ -141,3 +141,9 @@ def test_looking_up_runs_no_code() -> None:
         with pytest.raises(NameNotFoundError):
             look_up(text, names)
     assert _core.instance_dict(hostile)["plain"][0] == 1
+
+
+def test_a_mistake_keeps_nothing(notebook: Notebook) -> None:
+    notebook.run("import weakref\nclass Box: pass\nbox = Box()\ngone = weakref.ref(box)")
+    assert "was not found" in notebook.run("%gpumem who box.missing", fails=True)
+    notebook.run("del box\nassert gone() is None")

@@ -127,12 +127,28 @@ class Reference {
     return false;
   }
 
-  // By names alone: what native code holds besides, the graph does not count against a name.
+  // Whether native code keeps it, perhaps beside names: through a node that no name reaches.
+  bool is_opaque(int32_t memory) const {
+    for (int32_t node = 0; node < graph_.size(); ++node) {
+      const auto reaches = [&](int32_t start) { return steps_[start][node] != kFar; };
+      const auto& names = graph_.names.nodes;
+      if (!is_held_from_outside(node) || path_length(node, memory) == 0) continue;
+      if (std::none_of(names.begin(), names.end(), reaches)) return true;
+    }
+    return false;
+  }
+
+  std::vector<int32_t> freed(const std::vector<int32_t>& entries) const {
+    std::vector<int32_t> memories;
+    for (int32_t memory = 0; memory < graph_.memories(); ++memory) {
+      if (is_reached(memory) && !is_reached(memory, entries) && !is_opaque(memory)) memories.push_back(memory);
+    }
+    return memories;
+  }
+
   uint64_t freed_bytes(const std::vector<int32_t>& entries) const {
     uint64_t bytes = 0;
-    for (int32_t memory = 0; memory < graph_.memories(); ++memory) {
-      if (is_reached(memory) && !is_reached(memory, entries)) bytes += graph_.memory_bytes[memory];
-    }
+    for (const int32_t memory : freed(entries)) bytes += graph_.memory_bytes[memory];
     return bytes;
   }
 
@@ -237,15 +253,16 @@ void check_all(const Graph& graph, Retention& retention, test::Random& random) {
   for (int32_t memory = 0; memory < graph.memories(); ++memory) check_memory(graph, reference, retention, memory);
   for (int32_t entry = 0; entry < graph.entries(); ++entry) {
     CHECK_EQ(retention.exclusive_bytes()[entry], reference.freed_bytes({entry}));
-    CHECK_EQ(retention.freed_bytes({entry, entry}), reference.freed_bytes({entry}));
+    CHECK(retention.freed({entry, entry}) == reference.freed({entry}));
+    for (const int32_t memory : retention.held({entry})) CHECK(reference.entry_path_length(entry, memory) != 0);
   }
-  CHECK_EQ(retention.freed_bytes({}), 0u);
+  CHECK(retention.freed({}).empty());
   for (int choice = 0; choice < 5; ++choice) {
     std::vector<int32_t> entries;
     for (int32_t entry = 0; entry < graph.entries(); ++entry) {
       if (test::one_in(random, 2)) entries.push_back(entry);
     }
-    CHECK_EQ(retention.freed_bytes(entries), reference.freed_bytes(entries));
+    CHECK(retention.freed(entries) == reference.freed(entries));
   }
 }
 
@@ -410,7 +427,16 @@ void a_name_of_the_memory_itself() {
   CHECK(paths[0].nodes == std::vector<int32_t>({0}));
   CHECK_EQ(retention.reaching_classes()[0], 0b1100u);
   CHECK(retention.exclusive_bytes() == std::vector<uint64_t>({0, 0}));
-  CHECK_EQ(retention.freed_bytes({0, 1}), 5u);
+  CHECK(retention.freed({0, 1}) == std::vector<int32_t>({0}));
+}
+
+void a_name_beside_native_code_frees_nothing() {
+  Graph graph = Graph(2).name(0).hold(0, 0).hold(1, 0).memory(5);
+  graph.held_from_outside[1] = 1;
+  const Retention retention = checked(graph);
+  CHECK_EQ(retention.fates()[0], kReached);
+  CHECK_EQ(retention.exclusive_bytes()[0], 0u);
+  CHECK(retention.freed({0}).empty());
 }
 
 void parallel_references() {
@@ -460,7 +486,7 @@ void check_deep(const Graph& graph, size_t path_length) {
   Retention retention = graph.retention();
   CHECK_EQ(retention.fates()[0], kReached);
   CHECK_EQ(retention.exclusive_bytes()[0], 5u);
-  CHECK_EQ(retention.freed_bytes({0}), 5u);
+  CHECK(retention.freed({0}) == std::vector<int32_t>({0}));
   size_t total = 0;
   const std::vector<Path> paths = retention.paths(0, 1, total);
   CHECK_EQ(total, 1u);
@@ -506,6 +532,7 @@ int main() {
   RUN(memory_without_names);
   RUN(self_loops);
   RUN(a_name_of_the_memory_itself);
+  RUN(a_name_beside_native_code_frees_nothing);
   RUN(parallel_references);
   RUN(a_reference_that_the_collector_does_not_see);
   RUN(what_has_a_name_of_its_own_is_not_walked_into);

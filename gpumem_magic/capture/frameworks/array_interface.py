@@ -54,6 +54,9 @@ class ArrayInterface:
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)
         return []
 
+    def give_back(self) -> str:
+        return ""
+
 
 def extent_of(interface: Mapping[str, Any]) -> tuple[int, int]:
     """(address, bytes) from the first to the last byte of an array, which may have gaps or negative strides."""

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+ADDRESSES = "cuda.bindings"
+"""The name of what hands out addresses only: unlike all others, its objects own no memory."""
+
+
 class CudaCore:
     """cuda.core, as the user has imported it. Its pools are the driver's, which knows each of their allocations."""
 
@@ -43,11 +47,14 @@ class CudaCore:
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)
         return []
 
+    def give_back(self) -> str:
+        return ""
+
 
 class CudaBindings:
     """Addresses of cuda.bindings. They free nothing when they go, but without them nobody can free the memory."""
 
-    name = "cuda.bindings"
+    name = ADDRESSES
 
     def is_imported(self) -> bool:
         return _pointer_type() is not None
@@ -71,6 +78,9 @@ class CudaBindings:
 
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:  # noqa: ARG002  (it has none)
         return []
+
+    def give_back(self) -> str:
+        return ""
 
 
 def _buffer_type() -> Any:

@@ -50,3 +50,6 @@ class Framework(Protocol):
 
     def hidden_references(self, objects: Sequence[object]) -> list[HiddenReference]:
         """References that leave ``objects`` and that the garbage collector does not see. Keeps none of them."""
+
+    def give_back(self) -> str:
+        """Give what its pools keep for later back to the driver; returns what went wrong as a sentence, or ""."""

@@ -124,6 +124,15 @@ def in_order(segments: list[Segment], blocks: list[Block]) -> tuple[np.ndarray, 
     return rows[order], pieces[np.argsort(pieces["address"], kind="stable")]
 
 
+def problem_of(name: str, call: Callable[[], object]) -> str:
+    """What went wrong in a call to a framework, as a sentence; "" when nothing did."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  (an older or newer framework may throw anything)
+        return f"{name} could not give back what it caches ({type_name(type(error))}: {error})."
+    return ""
+
+
 def told(name: str, version: str, read: Callable[[], FrameworkMemory]) -> FrameworkMemory:
     """What ``read`` returns, or the reason why there is nothing, as ``problem``."""
     try:

@@ -81,6 +81,10 @@ class Torch:
             starts = reading.of_types(objects, lambda kind: ranges.is_tensor(kind) or autograd.is_node(torch, kind))
             return [*autograd.references(torch, starts, ranges.of), *_private_pools(torch, objects)]
 
+    def give_back(self) -> str:
+        cuda = reading.module("torch").cuda
+        return reading.problem_of(self.name, cuda.empty_cache) if cuda.is_initialized() else ""
+
 
 @contextlib.contextmanager
 def _without_user_code(torch: Any) -> Iterator[None]:
