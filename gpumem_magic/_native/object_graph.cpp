@@ -50,8 +50,9 @@ bool ObjectGraph::scan(size_t count) {
   return true;
 }
 
+// A module may show what it keeps for reuse, which is dead: a reference to it would make it live and die once more.
 int ObjectGraph::visit(PyObject* referent, void* found) {
-  static_cast<std::vector<PyObject*>*>(found)->push_back(referent);
+  if (Py_REFCNT(referent) > 0) static_cast<std::vector<PyObject*>*>(found)->push_back(referent);
   return 0;
 }
 

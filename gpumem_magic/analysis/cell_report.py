@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gpumem_magic.analysis.cell_holders import CellHolders
     from gpumem_magic.analysis.growth import Growth
+    from gpumem_magic.analysis.tensor_sites import TensorSites
     from gpumem_magic.model.snapshot import Cell, Gap, Process, Snapshot
 
 __all__ = ["Allocator", "CellReport", "DeviceChange", "SpanMark", "Timeline", "cell_report"]
@@ -86,6 +87,7 @@ class CellReport:
     notes: tuple[str, ...]  # sentences a reader must know before trusting a number
     holders: CellHolders | None = None  # None when it was not looked for, or nothing stays
     growth: Growth | None = None  # of a cell that leaves more behind with every run
+    tensors: TensorSites | None = None  # inside the memory above; None when nobody asked for them
 
     @property
     def delta_bytes(self) -> int:

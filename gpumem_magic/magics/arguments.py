@@ -52,6 +52,9 @@ def cell_parser() -> argparse.ArgumentParser:
     parser.add_argument("--min", type=_size, default=0, metavar="SIZE", help="leave out rows below this, e.g. 1MiB")
     parser.add_argument("--save", metavar="NAME", help="also keep the report in the variable NAME")
     parser.add_argument("--live", action="store_true", help="show the report's picture while the cell runs, too")
+    parser.add_argument(
+        "--tensors", action="store_true", help="also show which lines made PyTorch's tensors, and what is live of them"
+    )
     parser.add_argument("--quiet", action="store_true", help="show nothing unless an assertion fails")
     parser.add_argument(
         "--assert-peak",
@@ -137,7 +140,13 @@ def line_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=MagicParser)
     _add_watching(verbs)
     verbs.add_parser("status", help="what is tracked, by which library, at what cost, and what is wrong")
-    verbs.add_parser("on", help="track again after off, pause or a profiler")
+    on = verbs.add_parser("on", help="track again after off, pause or a profiler")
+    on.add_argument(
+        "--tensors",
+        action=argparse.BooleanOptionalAction,
+        help="from the next cell on, record which lines make PyTorch's tensors, until --no-tensors or off",
+    )
+    verbs.add_parser("tensors", help="the tensors of the last recorded cell that made any")
     verbs.add_parser("off", help="stop tracking and give CUPTI back; the recording ends")
     verbs.add_parser("pause", help="stop recording for a while; the recording notes a gap")
     verbs.add_parser("cells", help="every cell run: delta, peak, held")

@@ -17,6 +17,7 @@ from gpumem_magic.magics.arguments import MagicHelpShown
 from gpumem_magic.magics.cell_holders import report_with_holders
 from gpumem_magic.magics.cell_line import MARK, cell_options
 from gpumem_magic.magics.show import show
+from gpumem_magic.magics.tensor_runs import TensorRuns
 from gpumem_magic.model.units import format_size
 from gpumem_magic.views.shown import shown_cell_report
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo
 
     from gpumem_magic.analysis.cell_report import CellReport
+    from gpumem_magic.analysis.tensor_sites import TensorSites
+    from gpumem_magic.capture.frameworks.torch_history import TensorRecorder
     from gpumem_magic.magics.live_views import LiveView, LiveViews
     from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
     from gpumem_magic.model.cell_blocks import CellBlocks
@@ -43,6 +46,7 @@ class _Run:
     description: dict[str, Any]
     live: LiveView | None = None
     pools_before: int | None = None  # what the watch of blocks wants to know afterwards
+    tensors: TensorRecorder | None = None
 
 
 class CellRuns:
@@ -57,6 +61,7 @@ class CellRuns:
         self._live_views = live_views
         self._runs: list[_Run] = []
         self._block_watch = BlockWatch()
+        self.tensors = TensorRuns(session)
 
     @property
     def is_running(self) -> bool:
@@ -89,6 +94,7 @@ class CellRuns:
         while self._runs:
             run = self._runs.pop()
             self._session.close_span(run.span, **run.description)
+            self.tensors.end(run.tensors)
 
     def _before(self, info: ExecutionInfo) -> None:
         if self._session.state == "off":
@@ -109,6 +115,7 @@ class CellRuns:
         self._runs.append(run)
         if is_live:
             run.live = self._live_views.show_cell(run.span)
+        run.tensors = self.tensors.begin(options)
 
     def _look_before(self, *, asked: bool) -> int | None:
         """Look at the pools of frameworks, before cells that are nested in others only when they are reported."""
@@ -143,10 +150,14 @@ class CellRuns:
         if not self._runs:
             return
         run = self._runs.pop()
-        self._complete(run, result)
-        self._session.close_span(run.span, **run.description)
+        try:
+            self._complete(run, result)
+            self._session.close_span(run.span, **run.description)
+        finally:
+            history = self.tensors.end(run.tensors)  # it may take a while to read, which is not the cell's time
         with contextlib.suppress(KeyboardInterrupt):  # then only the blocks of this cell are not known
             self._block_watch.after(run.span, run.pools_before)
+        tensors = self.tensors.answer(history, run.description["label"])
         if not self._runs:
             self._session.check()
             self._live_views.cell_ended()
@@ -155,7 +166,7 @@ class CellRuns:
                 self._cards.cell_died(run.span, error)
         try:
             if run.options is not None and (result is None or result.error_before_exec is None):
-                self._report(run, result)
+                self._report(run, result, tensors)
         finally:
             if run.live is not None:
                 run.live.close()  # if the report did not take its place
@@ -169,7 +180,7 @@ class CellRuns:
             run.description["execution_count"] = result.execution_count
             run.description["label"] = f"In [{result.execution_count}]"
 
-    def _report(self, run: _Run, result: ExecutionResult | None) -> None:
+    def _report(self, run: _Run, result: ExecutionResult | None, tensors: TensorSites | None) -> None:
         options = run.options
         assert options is not None, "only runs with options are reported"
         try:
@@ -181,7 +192,7 @@ class CellRuns:
         is_shown = bool(run.live is not None or not options.quiet or complaint)
         if is_shown or options.save:
             report = report_with_holders(report, self._session, self._shell, self.blocks)
-        answer = shown_cell_report(report)
+        answer = shown_cell_report(dataclasses.replace(report, tensors=tensors))
         if options.save:
             self._shell.user_ns[options.save] = answer
         if run.live is not None:

@@ -30,6 +30,7 @@ from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
 from gpumem_magic.views.shown import Shown, shown_byte_ledger, shown_holders, shown_release
 from gpumem_magic.views.status import render_status
+from gpumem_magic.views.tensor_sites import render_tensors
 
 if TYPE_CHECKING:
     import argparse
@@ -140,9 +141,18 @@ class GpuMemoryMagics(Magics):
     def _on(self, arguments: argparse.Namespace) -> None:
         self.session.start() if self.session.state == "off" else self.session.resume()
         self.cell_runs.join()
+        if arguments.tensors is not None:
+            self.cell_runs.tensors.every_cell = arguments.tensors
         self._status(arguments)
 
+    def _tensors(self, _arguments: argparse.Namespace) -> None:
+        if self.cell_runs.tensors.latest is None:
+            raise UsageError("No cell was recorded with its tensors. Put %%gpumem --tensors on top of one.")
+        label, found = self.cell_runs.tensors.latest
+        show(Shown(found, render_tensors(found, cell=label), lambda each: each.all_rows()))
+
     def _off(self, arguments: argparse.Namespace) -> None:
+        self.cell_runs.tensors.every_cell = False
         self.session.stop()
         self._status(arguments)
 

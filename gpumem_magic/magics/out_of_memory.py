@@ -94,6 +94,7 @@ class FreeButtons:
             description=f"free {target} · {format_size(action.bytes)}",
             tooltip=f"{action.command}: {action.purpose}",
             layout={"width": "auto"},
+            button_style="info" if action.is_safe else "",
         )
         button.on_click(lambda _: self._press(target))
         return button

@@ -11,6 +11,7 @@ from gpumem_magic.views.chart import Chart, chart
 from gpumem_magic.views.growth import growth_html, growth_text
 from gpumem_magic.views.html import Html, answer, badge, next_steps, note, spaced, tag
 from gpumem_magic.views.svg import timeline_svg
+from gpumem_magic.views.tensor_sites import tensors_html, tensors_text
 from gpumem_magic.views.text import WIDTH, one_line, paragraph, side_by_side, sparkline
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def cell_report_text(report: CellReport, *, width: int = WIDTH) -> str:
     else:
         parts += [_device_text(each, report, width) for each in report.devices]
         parts += _tables_text(report, width)
+    if report.tensors is not None:
+        parts.append(tensors_text(report.tensors, width=width))
     parts.append(f"Next: {' · '.join(command for command, _ in NEXT)}")
     return "\n\n".join(parts) + "\n"
 
@@ -203,6 +206,7 @@ def cell_report_html(report: CellReport) -> str:
         numbers_html(numbers(report)),
         *(note(text, severity) for text, severity in notes(report)),
         *(_body_html(report, devices=several) if report.touched_memory else _untouched_html(report)),
+        tensors_html(report.tensors) if report.tensors is not None else None,
         next_steps(NEXT),
         label=f"GPU memory report of {report.cell.label}",
     )

@@ -227,7 +227,7 @@ def _item(swatch: str, name: str, size: int) -> Html:
 def _keepers_html(keepers: Sequence[Keeper]) -> Html | None:
     if not keepers:
         return None
-    titles = [("Who keeps it", "wide"), ("Held by", ""), ("Leads to", "num bars"), ("Frees", "num")]
+    titles = [("Name", "wide"), ("Held by", ""), ("Leads to", "num bars"), ("Frees", "num")]
     largest = max(keeper.held_bytes for keeper in keepers)
     rows = [
         [
@@ -246,17 +246,18 @@ def _keepers_html(keepers: Sequence[Keeper]) -> Html | None:
         ]
         for keeper in keepers
     ]
-    return data_table(titles, rows, caption="Names that keep device memory alive")
+    title = tag("h3", spaced("Who keeps it", tag("small", "what each name leads to, and what goes with it")))
+    return joined([title, data_table(titles, rows, caption="Names that keep device memory alive")])
 
 
 def _actions_html(actions: Sequence[Action]) -> Html:
     if not actions:
         return tag("p", "Nothing is known that would give memory back.", class_="gm-quiet")
     largest = max(each.bytes for each in actions)
-    titles = [("What gives memory back", ""), ("Predicted", "num bars"), ("", "wide wrap")]
+    titles = [("Command", ""), ("Predicted", "num bars"), ("", "wide wrap")]
     rows = [
         [
-            tag("code", each.command),
+            tag("code", each.command, class_="gm-line"),
             tag("span", measure(format_size(each.bytes), each.bytes, largest), title=f"{each.bytes:,} bytes"),
             spaced(
                 badge("safe", "info", "no variable or output of the notebook goes with it") if each.is_safe else None,
@@ -265,4 +266,5 @@ def _actions_html(actions: Sequence[Action]) -> Html:
         ]
         for each in actions
     ]
-    return data_table(titles, rows, caption="What gives memory back")
+    title = tag("h3", spaced("What gives memory back", tag("small", "safe: no variable or output goes with it")))
+    return joined([title, data_table(titles, rows, caption="What gives memory back")])

@@ -13,12 +13,22 @@ from gpumem_magic.analysis.growth import Growth
 from gpumem_magic.model.events import EventFlag, Kind
 from gpumem_magic.model.frameworks import BLOCK_DTYPE, SEGMENT_DTYPE, BlockState, FrameworkMemory, Pool
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
+from gpumem_magic.model.stacks import Frame
+from gpumem_magic.model.tensor_history import (
+    NO_STACK,
+    TENSOR_BLOCK_DTYPE,
+    TENSOR_EVENT_DTYPE,
+    BlockEvent,
+    Made,
+    TensorHistory,
+)
 from tests.analysis.build import CUBLAS, GIB, IPYTHON, LINEAR, MIB, TORCH, Recording, notebook
 from tests.analysis.histories import samples
 
 if TYPE_CHECKING:
     from gpumem_magic.analysis.cell_report import CellReport
     from gpumem_magic.model.snapshot import Snapshot
+    from tests.analysis.build import FrameSpec
 
 
 def training(*, simulated: bool = False, degraded: str = "") -> tuple[Recording, int]:
@@ -219,3 +229,33 @@ def held() -> Holders:
     )
     totals = (NameTotal(name="loss", held_by=HeldBy.NOTEBOOK, exclusive_bytes=GIB),)
     return Holders(holders=holders, totals=totals, bytes=sum(each.bytes for each in holders), objects=1_000_000)
+
+
+def frames_of(*stack: FrameSpec) -> tuple[Frame, ...]:
+    """A stack, innermost frame first."""
+    return tuple(Frame(filename=name, function=function, line=line) for name, function, line in stack)
+
+
+def tensors(*, lost: int = 0) -> TensorHistory:
+    """A cell that made a model and ran it, on two GPUs. Of ``lost`` blocks the history kept nothing."""
+    model = ("/home/ada/project/model.py", "__init__", 31)
+    stacks = [(LINEAR, model, notebook(77, 1)), (LINEAR, notebook(77, 3), IPYTHON), ()]
+    weights = [(number * 4 * MIB, 4 * MIB, 4 * MIB - 24, 0, 0) for number in range(12)]
+    other = (1 << 40, 2 * MIB, 2 * MIB, 1, 2)
+    events = [
+        (address, asked, device, stack, BlockEvent.MADE) for address, _, asked, device, stack in [*weights, other]
+    ]
+    for step in range(1000):
+        address = (100 + step % 2) * MIB
+        events.append((address, MIB, 0, 1, BlockEvent.MADE))
+        events.append((address, MIB, 0, NO_STACK, BlockEvent.FREED))
+    return TensorHistory(
+        stacks=tuple(frames_of(*stack) for stack in stacks),
+        after=np.array([*weights, other], TENSOR_BLOCK_DTYPE),
+        events=np.array(events, TENSOR_EVENT_DTYPE),
+        made={
+            0: Made(count=1012 + lost, bytes=12 * (4 * MIB - 24) + 1000 * MIB + lost * MIB),
+            1: Made(count=1, bytes=2 * MIB),
+        },
+        notes=("The program records PyTorch's history itself. It was read, and is left on.",) if lost else (),
+    )

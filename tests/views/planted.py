@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gpumem_magic.analysis.cell_holders import CellHolders, HeldName, HeldRow
 from gpumem_magic.analysis.growth import Growth
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 from gpumem_magic.model.snapshot import Mark
+from gpumem_magic.model.stacks import Frame
+from gpumem_magic.model.tensor_history import NO_STACK, TENSOR_BLOCK_DTYPE, TensorHistory
 from tests.analysis.build import GIB, SECOND, START_NS, Recording
 from tests.analysis.histories import PERIOD_NS, all_levels, samples
 
@@ -77,3 +81,13 @@ def planted_left_behind() -> tuple[CellHolders, Growth]:
         holder=MARKUP,
     )
     return held, growth
+
+
+def planted_tensors() -> TensorHistory:
+    """Tensors that were made by code whose names are markup."""
+    stack = (Frame(filename=f"/home/{MARKUP}.py", function=MARKUP, line=1),)
+    return TensorHistory(
+        stacks=(stack,),
+        after=np.array([(0, 512, 500, 0, 0), (512, 512, 7, 3, NO_STACK)], TENSOR_BLOCK_DTYPE),
+        notes=(MARKUP,),
+    )

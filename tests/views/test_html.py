@@ -15,6 +15,7 @@ from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.overview import overview
 from gpumem_magic.analysis.recording_report import recording_report
+from gpumem_magic.analysis.tensor_sites import TensorSites, tensor_sites
 from gpumem_magic.model.frameworks import FrameworkMemory
 from gpumem_magic.views.byte_ledger import render_byte_ledger
 from gpumem_magic.views.cell_report import render_cell_report
@@ -26,10 +27,18 @@ from gpumem_magic.views.overview import render_overview, render_timeline
 from gpumem_magic.views.recording_report import render_recording_report
 from gpumem_magic.views.status import render_status
 from gpumem_magic.views.svg import timeline_svg
+from gpumem_magic.views.tensor_sites import render_tensors
 from gpumem_magic.views.theme import DARK, LIGHT, style
 from tests.analysis import scenes
 from tests.analysis.build import MIB, Recording
-from tests.views.planted import MARKUP, planted_history, planted_holders, planted_left_behind, planted_recording
+from tests.views.planted import (
+    MARKUP,
+    planted_history,
+    planted_holders,
+    planted_left_behind,
+    planted_recording,
+    planted_tensors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +66,11 @@ def every_answer() -> Iterator[tuple[str, str]]:
     asked = dataclasses.replace(planted_history(snapshot), frameworks=(problem,))
     yield "ledger", render_byte_ledger(byte_ledger(asked))["text/html"]
     yield "holders", render_holders(planted_holders(), title=MARKUP)["text/html"]
+    tensors = tensor_sites(planted_tensors(), {})
+    yield "tensors", render_tensors(tensors, cell=MARKUP)["text/html"]
+    with_tensors = dataclasses.replace(cell_report(snapshot, cell), tensors=tensors)
+    yield "both", render_cell_report(with_tensors)["text/html"]
+    yield "no tensors", render_tensors(TensorSites(problem=MARKUP), cell="In [1]")["text/html"]
     yield "status", render_status([(MARKUP, MARKUP, "error")], title=MARKUP, next_=MARKUP)["text/html"]
 
 

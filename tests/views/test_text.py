@@ -12,6 +12,7 @@ from gpumem_magic.analysis.byte_ledger import byte_ledger
 from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.recording_report import recording_report
+from gpumem_magic.analysis.tensor_sites import TensorSites, tensor_sites
 from gpumem_magic.analysis.timelines import Timeline
 from gpumem_magic.model.holders import Holders
 from gpumem_magic.views.byte_ledger import byte_ledger_text
@@ -20,6 +21,7 @@ from gpumem_magic.views.cell_table import cell_table_text
 from gpumem_magic.views.holders import holders_text
 from gpumem_magic.views.recording_report import recording_report_text
 from gpumem_magic.views.status import status_text
+from gpumem_magic.views.tensor_sites import render_tensors
 from gpumem_magic.views.text import Column, bar, shortened, sparkline, table, text_width, without_middle
 from tests.analysis import scenes
 from tests.analysis.build import Recording
@@ -56,6 +58,30 @@ def test_byte_ledger_of_a_device_that_nobody_measured(golden: Callable[[str, str
 @pytest.mark.parametrize("width", [80, 120])
 def test_holders(golden: Callable[[str, str], None], width: int) -> None:
     golden(f"holders_{width}.txt", holders_text(scenes.held(), title="The 10 largest pieces", width=width))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("lost", [0, 3000])
+def test_tensors(golden: Callable[[str, str], None], width: int, lost: int) -> None:
+    sites = tensor_sites(scenes.tensors(lost=lost), {})
+    sites.self_check()
+    text = render_tensors(sites, cell="In [7]", width=width)["text/plain"]
+    golden(f"tensors_{'lost_' if lost else ''}{width}.txt", text)
+    assert max(map(text_width, text.splitlines())) <= width
+
+
+def test_tensors_are_a_section_of_the_report_of_a_cell_that_needed_no_more_memory() -> None:
+    recording = Recording()
+    with recording.cell(4, "x = model(y)") as cell:
+        recording.wait(0.5)
+    report = cell_report(recording.snapshot(), cell)
+    assert "Tensors" not in cell_report_text(report)
+    told = dataclasses.replace(report, tensors=tensor_sites(scenes.tensors(), {}))
+    assert "model.py:31 __init__" in cell_report_text(told)
+    empty = dataclasses.replace(report, tensors=TensorSites(made_bytes=0))
+    assert "handed out no block" in cell_report_text(empty)
+    without = dataclasses.replace(report, tensors=TensorSites(problem="There is no PyTorch."))
+    assert "Tensors\n  There is no PyTorch." in cell_report_text(without)
 
 
 def test_nothing_is_held() -> None:

@@ -104,7 +104,7 @@ def _memory(torch: Any, version: str) -> FrameworkMemory:
         return FrameworkMemory(
             name="torch", version=version, pools=pinned_pool(_host_totals(torch)), problem=_NO_SNAPSHOT[backend]
         )
-    pools, segments, blocks = read_segments(_segments(torch))
+    pools, segments, blocks = read_segments(segments_of(torch))
     return FrameworkMemory(
         name="torch",
         version=version,
@@ -115,14 +115,14 @@ def _memory(torch: Any, version: str) -> FrameworkMemory:
     )
 
 
-def _segments(torch: Any) -> list[dict[str, Any]]:
+def segments_of(torch: Any) -> list[dict[str, Any]]:
     """The allocator's state without its history, which may be long. Releases before 2.11 cannot leave it out."""
-    snapshot = torch._C._cuda_memorySnapshot  # noqa: SLF001  (the public function always asks for the history)
+    segments: list[dict[str, Any]]
     try:
-        state = snapshot((*_DEFAULT_POOL, False))  # as an argument this pool means: all of them
+        # As an argument this pool means: all of them. The public function of some releases asks for the history.
+        segments = torch._C._cuda_memorySnapshot((*_DEFAULT_POOL, False))["segments"]  # noqa: SLF001
     except (RuntimeError, TypeError):
-        state = snapshot(None)
-    segments: list[dict[str, Any]] = state["segments"]
+        segments = torch.cuda.memory_snapshot()
     return segments
 
 
@@ -204,7 +204,7 @@ def _private_pools(torch: Any, objects: Sequence[object]) -> list[HiddenReferenc
     found: list[HiddenReference] = []
     if not keepers or not torch.cuda.is_initialized() or torch.cuda.get_allocator_backend() in _NO_SNAPSHOT:
         return found
-    snapshot = _segments(torch)
+    snapshot = segments_of(torch)
     for index, each in keepers:
         try:
             pool_id = _pool_id(torch, each)
