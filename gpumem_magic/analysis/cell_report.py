@@ -28,6 +28,8 @@ from gpumem_magic.model.units import format_count, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from gpumem_magic.analysis.cell_holders import CellHolders
+    from gpumem_magic.analysis.growth import Growth
     from gpumem_magic.analysis.tensor_sites import TensorSites
     from gpumem_magic.model.snapshot import Cell, Gap, Process, Snapshot
 
@@ -83,6 +85,8 @@ class CellReport:
     failures: int  # driver calls that failed
     gaps: tuple[Gap, ...]  # gaps that overlap the cell: its numbers miss what happened in them
     notes: tuple[str, ...]  # sentences a reader must know before trusting a number
+    holders: CellHolders | None = None  # None when it was not looked for, or nothing stays
+    growth: Growth | None = None  # of a cell that leaves more behind with every run
     tensors: TensorSites | None = None  # inside the memory above; None when nobody asked for them
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpumem_magic.analysis.cell_report import is_device_layer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gpumem_magic.analysis.growth import Growth
     from gpumem_magic.model.snapshot import Cell, Process, Snapshot
 
 
@@ -57,6 +59,7 @@ class CellTable:
     series: tuple[CellSeries, ...]  # cells and blocks that ran more than once, largest growth first
     live_bytes: int  # now
     outside_bytes: int  # live and born outside any cell
+    growth: tuple[Growth, ...] = ()  # cells that leave more behind with every run; empty when it was not looked for
 
     def self_check(self) -> None:
         """Assert that no byte is counted twice: the outermost runs and the rest make up what is live."""
@@ -103,10 +106,16 @@ def outermost(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def series_key(cell: Cell) -> tuple[str, str]:
-    """Equal for runs of the same cell: the front end's id, else the first line; a block's label."""
+    """Equal for runs of the same cell: the front end's id, else its source; a block's label."""
     if cell.execution_count is None:
         return ("block", cell.label)
-    return ("cell", cell.cell_id) if cell.cell_id else ("line", cell.first_line)
+    if cell.cell_id:
+        return ("cell", cell.cell_id)
+    return ("source", f"{_INPUT_NUMBER.sub('', cell.source_file)} {cell.first_line}")
+
+
+_INPUT_NUMBER = re.compile(r"^<ipython-input-\d+")
+"""IPython names the code of a cell by a number that grows, and a hash of its source."""
 
 
 def _ancestors(cells: Mapping[int, Cell], cell_id: int) -> list[int]:

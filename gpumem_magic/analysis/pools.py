@@ -10,7 +10,7 @@ import numpy as np
 from gpumem_magic.model.frameworks import UNKNOWN_SIZE, BlockState, SegmentFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from gpumem_magic.model.frameworks import FrameworkMemory, Pool
 
@@ -33,6 +33,33 @@ class Pooled:
     command: str  # what gives ``returnable`` back
 
 
+def live_blocks(memory: FrameworkMemory) -> np.ndarray:
+    """The blocks (BLOCK_DTYPE) in use of pools of device memory, by address."""
+    blocks = memory.blocks[memory.blocks["state"] == BlockState.LIVE]
+    found: np.ndarray = blocks[_is_of_device(memory)[blocks["segment"]]]
+    return found
+
+
+def taken_bytes(memory: FrameworkMemory) -> int:
+    """What pools of device memory took from the driver, as far as they tell the ranges."""
+    return int(memory.segments["bytes"][_is_of_device(memory)].sum())
+
+
+def _is_of_device(memory: FrameworkMemory) -> np.ndarray:
+    """Per segment, whether it is device memory: not managed, not pinned."""
+    kinds = np.array([pool.kind == "device" for pool in memory.pools], bool)
+    found: np.ndarray = kinds[memory.segments["pool"]]
+    return found
+
+
+def is_pooled(memories: Iterable[FrameworkMemory], addresses: np.ndarray) -> np.ndarray:
+    """Per address (uint64), whether it lies in a range that one of ``memories`` took from the driver."""
+    found = np.zeros(len(addresses), bool)
+    for memory in memories:
+        found |= lies_in(memory.segments, addresses)
+    return found
+
+
 def pooled(memory: FrameworkMemory, device: int, addresses: np.ndarray) -> Pooled:
     """What ``memory`` keeps on ``device``.
 
@@ -51,7 +78,7 @@ def pooled(memory: FrameworkMemory, device: int, addresses: np.ndarray) -> Poole
     returnable = _returnable(segments, starts, lengths)
     kept = lengths - returnable
     told = Pooled(
-        inside=_inside(segments, addresses),
+        inside=lies_in(segments, addresses),
         knows_ranges=True,
         is_empty=not len(segments),
         live=int(asked.sum()),
@@ -87,7 +114,8 @@ def _with_totals(told: Pooled, pools: Sequence[Pool]) -> Pooled:
     )
 
 
-def _inside(segments: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+def lies_in(segments: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    """Per address (uint64), whether it lies in one of ``segments``, ordered by address."""
     if not len(segments):
         return np.zeros(len(addresses), bool)
     place = np.searchsorted(segments["address"], addresses, side="right").astype(np.int64) - 1

@@ -8,7 +8,9 @@ import numpy as np
 
 from gpumem_magic.analysis.byte_ledger import mapped_addresses
 from gpumem_magic.analysis.libraries import library_name
+from gpumem_magic.analysis.pools import is_pooled
 from gpumem_magic.analysis.retention import MEMORY_DTYPE
+from gpumem_magic.model.events import Kind
 
 if TYPE_CHECKING:
     from gpumem_magic.model.snapshot import Snapshot
@@ -18,21 +20,28 @@ _PYTHON_CALLERS = ("cuda", "ctypes", "numba", "pycuda", "Python")
 
 
 def raw_memory(snapshot: Snapshot) -> np.ndarray:
-    """Live allocations made by Python code and in no framework's pool (MEMORY_DTYPE), by address."""
+    """Live allocations made by Python code and in no framework's pool (MEMORY_DTYPE), by address.
+
+    What has no address is left out: pointers cannot be searched for it.
+    """
     callers = np.array([_is_python(path) for path in snapshot.libraries] or [True], bool)
     rows = snapshot.allocations
     mine = rows[callers[np.minimum(rows["library"], len(callers) - 1)]]
     addresses = mapped_addresses(snapshot, mine)
-    pooled = np.zeros(len(mine), bool)
-    for memory in snapshot.frameworks:
-        if len(memory.segments):
-            place = np.searchsorted(memory.segments["address"], addresses, side="right").astype(np.int64) - 1
-            home = memory.segments[np.maximum(place, 0)]
-            pooled |= (place >= 0) & (addresses < home["address"] + home["bytes"])
-    made = np.empty(int((~pooled).sum()), MEMORY_DTYPE)
-    made["address"], made["bytes"] = addresses[~pooled], mine["size"][~pooled]
-    made["device"] = mine["device"][~pooled]
+    kept = ~is_pooled(snapshot.frameworks, addresses) & has_address(mine, addresses)
+    made = np.empty(int(kept.sum()), MEMORY_DTYPE)
+    made["address"], made["bytes"], made["device"] = addresses[kept], mine["size"][kept], mine["device"][kept]
     return np.sort(made, order="address")
+
+
+_HANDLES = tuple(int(kind) for kind in (Kind.CREATE_ARRAY, Kind.CREATE_MIPMAP))
+
+
+def has_address(allocations: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    """Per allocation with its ``mapped_addresses``, whether that is one: arrays and unmapped memory have a handle."""
+    unmapped = (allocations["kind"] == Kind.CREATE_PHYSICAL) & (addresses == allocations["address"])
+    found: np.ndarray = ~unmapped & ~np.isin(allocations["kind"], _HANDLES)
+    return found
 
 
 def _is_python(path: str) -> bool:

@@ -53,6 +53,16 @@ def memory_at(memory: np.ndarray, addresses: Collection[int] | np.ndarray) -> np
     return found
 
 
+def memory_within(memory: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """Indices of the memory (MEMORY_DTYPE) of which a byte lies in ``ranges``, ordered and apart from each other."""
+    if not len(ranges):
+        return np.empty(0, np.int64)
+    place = np.searchsorted(ranges["address"], memory["address"] + memory["bytes"], side="left").astype(np.int64) - 1
+    nearest = ranges[np.maximum(place, 0)]
+    found: np.ndarray = np.flatnonzero((place >= 0) & (nearest["address"] + nearest["bytes"] > memory["address"]))
+    return found
+
+
 def classify(reaching: int, fate: int) -> HeldBy:
     """Why memory is there, from the mask of classes that reach it and its fate when none does.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpumem_magic import _core
-from gpumem_magic.analysis.retention import MEMORY_DTYPE, classify, memory_at
+from gpumem_magic.analysis.retention import MEMORY_DTYPE, classify, memory_at, memory_within
 from gpumem_magic.capture.known_memory import known_memory
 from gpumem_magic.capture.retention_words import path_words, type_name
 from gpumem_magic.capture.roots import SHELL_PREFIX, is_ours
@@ -53,6 +53,7 @@ def find_holders(
     *,
     allocations: np.ndarray | None = None,
     addresses: Collection[int] | np.ndarray | None = None,
+    within: np.ndarray | None = None,
     named: int = 50,
     names_each: int = 8,
     freed_if: Sequence[Choice] = (),
@@ -67,6 +68,8 @@ def find_holders(
         allocations: driver memory that is in no framework's pool (MEMORY_DTYPE): raw pointers are searched for it.
         addresses: only memory that contains one of these; all when None. An array, for numbers that are objects would
             be found as pointers that somebody keeps.
+        within: only memory of which a byte lies in one of these ranges, which are ordered and do not overlap; all when
+            None.
         named: for how many memories, largest first, names are looked for.
         names_each: names of each class shown per memory.
         freed_if: choices of names; ``Holders.freed`` says what each would free if all its names went together.
@@ -78,7 +81,7 @@ def find_holders(
     search = _Search(frameworks, allocations)
     try:
         search.scan(roots, progress)
-        return search.answer(_Question(addresses, named, names_each, freed_if, apart_from))
+        return search.answer(_Question(addresses, within, named, names_each, freed_if, apart_from))
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # what is raised must not keep what we looked at
         raise
@@ -92,6 +95,7 @@ class _Question(NamedTuple):
     """What ``find_holders`` was asked for."""
 
     addresses: Collection[int] | np.ndarray | None
+    within: np.ndarray | None
     named: int
     names_each: int
     freed_if: Sequence[Choice]
@@ -210,6 +214,8 @@ class _Telling:
         order = np.argsort(-self._known.memory["bytes"].astype(np.int64), kind="stable")
         if question.addresses is not None:
             order = order[np.isin(order, memory_at(self._known.memory, question.addresses))]
+        if question.within is not None:
+            order = order[np.isin(order, memory_within(self._known.memory, question.within))]
         holders = []
         for place, memory in enumerate(order.tolist()):
             held_by = self._held_by(memory, reaching[memory], fates[memory])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import time
@@ -11,7 +12,9 @@ import IPython
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
+from gpumem_magic.capture.block_watch import BlockWatch
 from gpumem_magic.magics.arguments import MagicHelpShown
+from gpumem_magic.magics.cell_holders import report_with_holders
 from gpumem_magic.magics.cell_line import MARK, cell_options
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.tensor_runs import TensorRuns
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from gpumem_magic.capture.frameworks.torch_history import TensorRecorder
     from gpumem_magic.magics.live_views import LiveView, LiveViews
     from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
+    from gpumem_magic.model.cell_blocks import CellBlocks
     from gpumem_magic.session import Session
 
 
@@ -41,6 +45,7 @@ class _Run:
     options: argparse.Namespace | None
     description: dict[str, Any]
     live: LiveView | None = None
+    pools_before: int | None = None  # what the watch of blocks wants to know afterwards
     tensors: TensorRecorder | None = None
 
 
@@ -55,12 +60,18 @@ class CellRuns:
         self._session = session
         self._live_views = live_views
         self._runs: list[_Run] = []
+        self._block_watch = BlockWatch()
         self.tensors = TensorRuns(session)
 
     @property
     def is_running(self) -> bool:
         """True while a cell runs."""
         return bool(self._runs)
+
+    @property
+    def blocks(self) -> CellBlocks:
+        """Which cell the blocks in frameworks' pools are from."""
+        return self._block_watch.told()
 
     def install(self) -> None:
         self._shell.events.register("pre_run_cell", self._before)
@@ -99,11 +110,18 @@ class CellRuns:
         is_live = options is not None and options.live and self._live_views.is_notebook()
         if is_live:
             self._live_views.prepare()
-        run = _Run(self._session.open_span(**description), options, description)
+        before = self._look_before(asked=options is not None)
+        run = _Run(self._session.open_span(**description), options, description, pools_before=before)
         self._runs.append(run)
         if is_live:
             run.live = self._live_views.show_cell(run.span)
         run.tensors = self.tensors.begin(options)
+
+    def _look_before(self, *, asked: bool) -> int | None:
+        """Look at the pools of frameworks, before cells that are nested in others only when they are reported."""
+        if self._runs and not asked:
+            return None
+        return self._block_watch.before(self._runs[-1].span if self._runs else 0, asked=asked)
 
     def _describe(self, raw: str, info: ExecutionInfo) -> dict[str, Any]:
         count = None if self._runs else self._shell.execution_count - _counted_already(info)
@@ -137,6 +155,8 @@ class CellRuns:
             self._session.close_span(run.span, **run.description)
         finally:
             history = self.tensors.end(run.tensors)  # it may take a while to read, which is not the cell's time
+        with contextlib.suppress(KeyboardInterrupt):  # then only the blocks of this cell are not known
+            self._block_watch.after(run.span, run.pools_before)
         tensors = self.tensors.answer(history, run.description["label"])
         if not self._runs:
             self._session.check()
@@ -168,13 +188,16 @@ class CellRuns:
         except (RuntimeError, KeyError):
             print("The recording ended inside this cell, so there is no report on it.")  # noqa: T201  (instead of it)
             return
+        complaint = broken_promise(report, options)
+        is_shown = bool(run.live is not None or not options.quiet or complaint)
+        if is_shown or options.save:
+            report = report_with_holders(report, self._session, self._shell, self.blocks)
         answer = shown_cell_report(dataclasses.replace(report, tensors=tensors))
         if options.save:
             self._shell.user_ns[options.save] = answer
-        complaint = broken_promise(report, options)
         if run.live is not None:
             run.live.close(instead=answer._repr_mimebundle_())
-        elif not options.quiet or complaint:
+        elif is_shown:
             show(answer)
         if complaint and result is not None and result.error_in_exec is None:
             self._fail(result, complaint)

@@ -10,11 +10,11 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from gpumem_magic import api
-from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.overview import overview
 from gpumem_magic.analysis.recording_report import recording_report
 from gpumem_magic.capture import recording
 from gpumem_magic.magics.arguments import MagicHelpShown, line_parser
+from gpumem_magic.magics.cell_holders import table_with_growth
 from gpumem_magic.magics.cell_line import MarkHider, parse
 from gpumem_magic.magics.cell_runs import CellRuns
 from gpumem_magic.magics.live import SessionSource
@@ -162,7 +162,7 @@ class GpuMemoryMagics(Magics):
 
     def _cells(self, _arguments: argparse.Namespace) -> None:
         try:
-            table = cell_table(self.session.snapshot())
+            table = table_with_growth(self.session, self.shell, self.cell_runs.blocks)
         except RuntimeError as error:
             raise _refusal(error) from None
         show(Shown(table, render_cell_table(table), lambda each: each.runs))

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from gpumem_magic.model.units import format_count, format_duration, format_size
 from gpumem_magic.views.allocators import allocators_html, allocators_text, stays_html, stays_text
+from gpumem_magic.views.cell_holders import cell_holders_html, cell_holders_text
 from gpumem_magic.views.chart import Chart, chart
+from gpumem_magic.views.growth import growth_html, growth_text
 from gpumem_magic.views.html import Html, answer, badge, next_steps, note, spaced, tag
 from gpumem_magic.views.svg import timeline_svg
 from gpumem_magic.views.tensor_sites import tensors_html, tensors_text
@@ -39,6 +41,7 @@ def cell_report_text(report: CellReport, *, width: int = WIDTH) -> str:
     parts = [_title_text(report, width), _numbers_text(report), *(_notes_text(report, width))]
     if not report.touched_memory:
         parts.append(f"  {_nothing(report)}")
+        parts += [_stays_text(report, width)] if report.holders is not None else []
     else:
         parts += [_device_text(each, report, width) for each in report.devices]
         parts += _tables_text(report, width)
@@ -144,10 +147,17 @@ def _tables_text(report: CellReport, width: int) -> list[str]:
         parts.append(f"Who allocated\n{rows}{_hidden(report, indent='  ')}")
     elif report.hidden_allocators:
         parts.append(f"Who allocated{_hidden(report, indent='  ')}")
-    stays = stays_text(report.stays, width=width, devices=several) if report.stays else ""
-    parts.append(f"What stays\n{stays or '  ' + _nothing_stays(report)}")
+    parts.append(_stays_text(report, width))
     other = [paragraph(line, width=width, first="  ", rest="    ") for line in _other_layers(report)]
     return parts + (["\n".join(other)] if other else [])
+
+
+def _stays_text(report: CellReport, width: int) -> str:
+    """Who holds what stays, then who allocated it."""
+    parts = [] if report.holders is None else [cell_holders_text(report.holders, width=width)]
+    parts += [growth_text([report.growth], width=width, indent="  ")] if report.growth is not None else []
+    parts += [stays_text(report.stays, width=width, devices=len(report.devices) > 1)] if report.stays else []
+    return "What stays\n" + "\n\n".join(parts or [f"  {_nothing_stays(report)}"])
 
 
 def _nothing(report: CellReport) -> str:
@@ -195,11 +205,7 @@ def cell_report_html(report: CellReport) -> str:
         _head_html(report),
         numbers_html(numbers(report)),
         *(note(text, severity) for text, severity in notes(report)),
-        *(
-            _body_html(report, devices=several)
-            if report.touched_memory
-            else [tag("p", _nothing(report), class_="gm-quiet")]
-        ),
+        *(_body_html(report, devices=several) if report.touched_memory else _untouched_html(report)),
         tensors_html(report.tensors) if report.tensors is not None else None,
         next_steps(NEXT),
         label=f"GPU memory report of {report.cell.label}",
@@ -234,13 +240,25 @@ def _body_html(report: CellReport, *, devices: bool) -> list[Html]:
         parts.append(heading("Who allocated", "in this cell; open a row for its stack"))
         parts.append(allocators_html(report.allocators, devices=devices))
         parts.append(tag("p", _hidden(report).strip(), class_="gm-quiet"))
-    parts.append(heading("What stays", "allocated in here and still live"))
-    parts.append(
-        stays_html(report.stays, devices=devices)
-        if report.stays
-        else tag("p", _nothing_stays(report), class_="gm-quiet"),
-    )
+    parts += _stays_html(report)
     return parts + [tag("p", line, class_="gm-quiet") for line in _other_layers(report)]
+
+
+def _untouched_html(report: CellReport) -> list[Html]:
+    """What there is to say where the driver was not called: blocks may have been handed out even so."""
+    nothing = tag("p", _nothing(report), class_="gm-quiet")
+    return [nothing] if report.holders is None else [nothing, *_stays_html(report)]
+
+
+def _stays_html(report: CellReport) -> list[Html]:
+    """Who holds what stays, then who allocated it."""
+    several = len(report.devices) > 1
+    parts = [] if report.holders is None else [cell_holders_html(report.holders)]
+    grows = growth_html([report.growth]) if report.growth is not None else None
+    parts += [grows] if grows else []
+    parts += [stays_html(report.stays, devices=several)] if report.stays else []
+    title = heading("What stays", "allocated in here and still live")
+    return [title, *(parts or [tag("p", _nothing_stays(report), class_="gm-quiet")])]
 
 
 def heading(title: str, hint: str = "") -> Html:

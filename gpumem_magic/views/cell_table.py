@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpumem_magic.model.units import format_count, format_duration, format_size
+from gpumem_magic.views.growth import growth_html, growth_text
 from gpumem_magic.views.html import Html, answer, badge, data_table, joined, measure, next_steps, note, spaced, tag
 from gpumem_magic.views.text import WIDTH, Column, bar, paragraph, table
 
@@ -31,6 +32,7 @@ def cell_table_text(cells: CellTable, *, width: int = WIDTH) -> str:
     """Every run in one line."""
     parts = [paragraph(text, width=width, first="! ", rest="  ") for text, _ in _notes(cells)]
     parts += [runs_text(cells, width=width), *([series_text(cells.series, width=width)] if cells.series else [])]
+    parts += [growth_text(cells.growth, width=width)] if cells.growth else []
     parts += [_total(cells), f"Next: {' · '.join(command for command, _ in NEXT)}"]
     return "\n\n".join(parts) + "\n"
 
@@ -137,6 +139,7 @@ def cell_table_html(cells: CellTable) -> str:
         *(note(text, severity) for text, severity in _notes(cells)),
         runs_html(cells),
         series_html(cells.series),
+        growth_html(cells.growth),
         next_steps(NEXT),
         label="GPU memory of every cell run",
     )

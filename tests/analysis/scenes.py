@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpumem_magic.analysis.cell_holders import CellHolders, HeldName, HeldRow
+from gpumem_magic.analysis.cell_report import cell_report
+from gpumem_magic.analysis.growth import Growth
 from gpumem_magic.model.events import EventFlag, Kind
 from gpumem_magic.model.frameworks import BLOCK_DTYPE, SEGMENT_DTYPE, BlockState, FrameworkMemory, Pool
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
@@ -23,6 +26,7 @@ from tests.analysis.build import CUBLAS, GIB, IPYTHON, LINEAR, MIB, TORCH, Recor
 from tests.analysis.histories import samples
 
 if TYPE_CHECKING:
+    from gpumem_magic.analysis.cell_report import CellReport
     from gpumem_magic.model.snapshot import Snapshot
     from tests.analysis.build import FrameSpec
 
@@ -141,6 +145,53 @@ def every_owner(**measured: Any) -> Snapshot:
     made = recording.snapshot()
     return dataclasses.replace(
         made, history=samples(0, 3, **(columns | measured)), frameworks=(torch_pool(segment, 200 * MIB, 150 * MIB),)
+    )
+
+
+def left_behind() -> CellReport:
+    """The report of the cell of ``training``, run for the fifth time, with who holds what it left."""
+    recording, cell = training()
+
+    def name(label: str, size: int, count: int = 1, path: str = "") -> HeldName:
+        return HeldName(name=label, path=path or label, bytes=size, count=count)
+
+    frame = "train_step() in In [12]:4, local logits"
+    model = (
+        name("model", 300 * MIB, 8, "model.encoder.layers[11].weight"),
+        name("optimizer", 20 * MIB, path="optimizer.state[<Parameter key>]['exp_avg']"),
+        name("best", 10 * MIB),
+    )
+    rows = (
+        HeldRow(held_by=HeldBy.NOTEBOOK, bytes=340 * MIB, names=model),
+        HeldRow(
+            held_by=HeldBy.EXCEPTION,
+            bytes=96 * MIB,
+            names=(name(frame, 96 * MIB, path=f"sys.last_exc → traceback → {frame}"),),
+        ),
+        HeldRow(held_by=None, bytes=36 * MIB, names=(name("cuBLAS", 32 * MIB), name("NCCL", 4 * MIB))),
+        HeldRow(
+            held_by=HeldBy.GARBAGE, bytes=9 * MIB, names=(name("<Trainer>", 9 * MIB, path="<Trainer>.state['last']"),)
+        ),
+        HeldRow(held_by=HeldBy.LOST, bytes=7 * MIB, names=()),
+    )
+    holders = CellHolders(rows=rows, bytes=sum(row.bytes for row in rows), pools=("torch",))
+    holders.self_check()
+    return dataclasses.replace(cell_report(recording.snapshot(), cell), holders=holders, growth=growing()[0])
+
+
+def growing() -> tuple[Growth, ...]:
+    """Cells that leave more behind with every run, held in one way each."""
+
+    def growth(label: str, *added_mib: int, first: int = 1, **holder: Any) -> Growth:
+        added = tuple(each * MIB for each in added_mib)
+        return Growth(label=label, first_run=first, added_bytes=added, cells=tuple(range(len(added))), **holder)
+
+    return (
+        growth("In [12]", 1200, 1210, 1190, 1200, 1200, is_searched=True, held_by=HeldBy.NOTEBOOK, holder="losses"),
+        growth("In [30]", 1000, 1200, 1400, first=2, is_searched=True, held_by=HeldBy.GARBAGE, holder="<Trainer>"),
+        growth("In [31]", 8, 8, 8, is_searched=True),
+        growth("In [32]", 4, 4, 4, is_searched=True, held_by=HeldBy.OPAQUE),
+        growth("In [33]", 2, 2, 2),
     )
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpumem_magic.analysis.cell_holders import CellHolders, HeldName, HeldRow
+from gpumem_magic.analysis.growth import Growth
 from gpumem_magic.model.holders import HeldBy, Holder, Holders, Name, NameTotal
 from gpumem_magic.model.snapshot import Mark
 from gpumem_magic.model.stacks import Frame
@@ -64,6 +66,24 @@ def planted_holders() -> Holders:
     ]
     totals = (NameTotal(name=MARKUP, held_by=HeldBy.NOTEBOOK, exclusive_bytes=GIB),)
     return Holders(holders=tuple(held), totals=totals, bytes=len(held) * GIB, objects=10)
+
+
+def planted_left_behind() -> tuple[CellHolders, Growth]:
+    """What a cell left behind, held in every way by things whose names are markup; and with every run."""
+    names = (HeldName(name=MARKUP, path=MARKUP, bytes=GIB, count=1),) * 7
+    rows = tuple(HeldRow(held_by=each, bytes=8 * GIB, names=names) for each in (*HeldBy, None))
+    held = CellHolders(rows=rows, bytes=len(rows) * 8 * GIB, pools=(MARKUP,))
+    added = (GIB,) * 3
+    growth = Growth(
+        label=MARKUP,
+        first_run=1,
+        added_bytes=added,
+        cells=(1, 2, 3),
+        is_searched=True,
+        held_by=HeldBy.NOTEBOOK,
+        holder=MARKUP,
+    )
+    return held, growth
 
 
 def planted_tensors() -> TensorHistory:

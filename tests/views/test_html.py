@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpumem_magic.analysis.byte_ledger import byte_ledger
+from gpumem_magic.analysis.cell_holders import CellHolders
 from gpumem_magic.analysis.cell_report import cell_report
 from gpumem_magic.analysis.cell_table import cell_table
 from gpumem_magic.analysis.overview import overview
@@ -37,6 +38,7 @@ from tests.views.planted import (
     planted_card,
     planted_history,
     planted_holders,
+    planted_left_behind,
     planted_recording,
     planted_release,
     planted_tensors,
@@ -53,14 +55,20 @@ def every_answer() -> Iterator[tuple[str, str]]:
     recording, cell = planted_recording()
     snapshot = recording.snapshot(warnings=(MARKUP,))
     yield "cell", render_cell_report(cell_report(snapshot, cell))["text/html"]
+    left, growth = planted_left_behind()
+    report = dataclasses.replace(cell_report(snapshot, cell), holders=left, growth=growth)
+    yield "left", render_cell_report(report)["text/html"]
+    told = dataclasses.replace(cell_report(snapshot, cell), holders=CellHolders(problem=MARKUP))
+    yield "interrupted", render_cell_report(told)["text/html"]
+    yield "growing", render_cell_table(dataclasses.replace(cell_table(snapshot), growth=(growth,)))["text/html"]
     yield "cells", render_cell_table(cell_table(snapshot))["text/html"]
     yield "recording", render_recording_report(recording_report(snapshot))["text/html"]
     seen = overview(planted_history(snapshot))
     yield "overview", render_overview(seen)["text/html"]
     yield "timeline", render_timeline(seen)["text/html"]
     problem = FrameworkMemory(name=MARKUP, version=MARKUP, problem=MARKUP)
-    told = dataclasses.replace(planted_history(snapshot), frameworks=(problem,))
-    yield "ledger", render_byte_ledger(byte_ledger(told))["text/html"]
+    asked = dataclasses.replace(planted_history(snapshot), frameworks=(problem,))
+    yield "ledger", render_byte_ledger(byte_ledger(asked))["text/html"]
     yield "holders", render_holders(planted_holders(), title=MARKUP)["text/html"]
     yield "out of memory", render_out_of_memory(planted_card())["text/html"]
     yield "release", render_release(planted_release())["text/html"]

@@ -104,6 +104,18 @@ def test_nothing_is_held() -> None:
     assert "No device memory that a Python object knows." in holders_text(Holders(), title="Who holds 0x10")
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_cell_report_with_holders(golden: Callable[[str, str], None], width: int) -> None:
+    text = cell_report_text(scenes.left_behind(), width=width)
+    golden(f"cell_left_behind_{width}.txt", text)
+    assert max(map(text_width, text.splitlines())) <= width
+
+
+def test_cells_that_grow(golden: Callable[[str, str], None]) -> None:
+    cells = dataclasses.replace(cell_table(scenes.series().snapshot()), growth=scenes.growing())
+    golden("cells_that_grow.txt", cell_table_text(cells, width=100))
+
+
 def test_cell_report_of_a_quiet_cell(golden: Callable[[str, str], None]) -> None:
     recording = Recording()
     with recording.cell(4, "x = 1") as cell:
