@@ -285,7 +285,8 @@ std::vector<int32_t> Retention::freed(const std::vector<int32_t>& entries) const
   std::vector<int32_t> memories;
   for (int32_t memory = 0; memory < static_cast<int32_t>(memory_bytes_.size()); ++memory) {
     const bool is_left = is_seen[memory_vertex(memory)] == 0;
-    if (is_left && reaching_[memory] != 0 && is_opaque_[memory] == 0) memories.push_back(memory);
+    const bool is_kept = is_opaque_[memory] != 0 && memory_bytes_[memory] != 0;
+    if (is_left && reaching_[memory] != 0 && !is_kept) memories.push_back(memory);
   }
   return memories;
 }

@@ -69,7 +69,8 @@ class Retention {
   std::vector<Path> paths(int32_t memory, size_t limit, size_t& total);
   // Memories that these names reach.
   std::vector<int32_t> held(const std::vector<int32_t>& entries) const;
-  // Memories that would go if these names went together.
+  // Memories that would go if these names went together. One of no bytes belongs to nobody, so that what Python does
+  // not see knows its address but does not keep it.
   std::vector<int32_t> freed(const std::vector<int32_t>& entries) const;
   // A path to `memory`, which no name reaches, from the nearest object that is held from outside, or else from one a
   // few references away.

@@ -437,6 +437,8 @@ void a_name_beside_native_code_frees_nothing() {
   CHECK_EQ(retention.fates()[0], kReached);
   CHECK_EQ(retention.exclusive_bytes()[0], 0u);
   CHECK(retention.freed({0}).empty());
+  graph.memory_bytes[0] = 0;
+  CHECK(graph.retention().freed({0}) == std::vector<int32_t>({0}));
 }
 
 void parallel_references() {
