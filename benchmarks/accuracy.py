@@ -2,12 +2,14 @@
 
 Each workload runs in a process of its own. After every stage NVML is asked, and the ledger: its rows must add up to
 what NVML reports, to the byte, and what it cannot explain must stay below 1 % of the process's memory or 4 MiB,
-whichever is larger. Frameworks that are not installed are left out. Run it on a GPU that nobody else uses.
+whichever is larger. Then every kind of holder that the tests know is planted, and the names that are told for it are
+compared with the expected ones; this part needs no GPU. Frameworks that are not installed are left out. Run it on a GPU that nobody else uses.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -19,6 +21,7 @@ import tempfile
 import textwrap
 
 import gpumem_magic
+from gpumem_magic.capture import driver
 
 MIB = 1 << 20
 PRELUDE = """
@@ -195,12 +198,39 @@ def main() -> int:
     for name, (needs, script) in WORKLOADS.items():
         if arguments.workloads and name not in arguments.workloads:
             continue
+        if not driver.is_driver_present():
+            print(f"{name}: left out, there is no GPU")
+            continue
         if missing := [each for each in needs if not _is_there(each)]:
             print(f"{name}: left out, {missing[0]} is not installed")
             continue
         missed += _run(name, script, rows=arguments.rows)
+    if not arguments.workloads:
+        missed += _planted_holders()
     print(f"\n{missed} stages missed their target" if missed else "\nevery stage met its target")
     return min(missed, 1)
+
+
+def _planted_holders() -> bool:
+    """Plant each kind of holder that the tests know, and compare every name that is told with those expected."""
+    from tests.capture import planted  # noqa: PLC0415  (not in the package: the benchmark is run beside the tests)
+    from tests.capture.test_holders import Notebook, paths  # noqa: PLC0415
+
+    missing, wrong = list[str](), list[str]()
+    for case in planted.EVERYTHING:
+        notebook = Notebook()
+        notebook.run(case.code)
+        (holder,) = notebook.holders().holders
+        told = paths(holder)
+        missing += [f"{case.kind}: {path}" for path in case.names.values() if path not in told.values()]
+        wrong += [f"{case.kind}: {path}" for path in told.values() if path not in case.names.values()]
+        notebook.names.clear()
+        gc.collect()
+    kinds = len(planted.EVERYTHING)
+    print(f"\nplanted holders: {kinds} kinds, {len(missing)} ways not found, {len(wrong)} wrong ones")
+    for each in [*missing, *wrong]:
+        print(f"    {each}")
+    return bool(missing or wrong)
 
 
 def _run(name: str, script: str, *, rows: bool) -> int:

@@ -46,8 +46,9 @@ from gpumem_magic.model.status import Status
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from gpumem_magic.capture.holders import Progress
     from gpumem_magic.model.holders import Holders
     from gpumem_magic.model.snapshot import Device, Snapshot
 
@@ -82,6 +83,8 @@ class Session:
         self._process = Process(host="", pid=0)
         self._devices: tuple[Device, ...] = ()
         self._gap_open = False
+        self.progress: Callable[[Progress], None] | None = None
+        """Told how far a search for holders is. See ``find_holders``."""
         _sessions.add(self)
 
     # ---- starting and stopping ----
@@ -450,7 +453,7 @@ class Session:
             imported_frameworks(),
             lambda: collect_roots(None if shell is None else shell_of(shell, labels)),
             allocations=raw,
-            **options,
+            **{"progress": self.progress, **options},
         )
 
     @property

@@ -28,6 +28,7 @@ from gpumem_magic.model.units import format_count, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from gpumem_magic.analysis.byte_ledger import ByteLedger
     from gpumem_magic.analysis.cell_holders import CellHolders
     from gpumem_magic.analysis.growth import Growth
     from gpumem_magic.analysis.tensor_sites import TensorSites
@@ -87,6 +88,7 @@ class CellReport:
     notes: tuple[str, ...]  # sentences a reader must know before trusting a number
     holders: CellHolders | None = None  # None when it was not looked for, or nothing stays
     growth: Growth | None = None  # of a cell that leaves more behind with every run
+    ledger: ByteLedger | None = None  # of the devices above, right after the cell; None where it was not taken
     tensors: TensorSites | None = None  # inside the memory above; None when nobody asked for them
 
     @property

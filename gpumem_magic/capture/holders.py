@@ -74,7 +74,8 @@ def find_holders(
         names_each: names of each class shown per memory.
         freed_if: choices of names; ``Holders.freed`` says what each would free if all its names went together.
         apart_from: names that count as gone already when ``Holders.keepers`` tells what each other name frees.
-        progress: told after each slice; what it raises ends the search.
+        progress: told after each slice; what it raises ends the search. Told once more when the search is over,
+            however it ended, with ``done`` equal to ``total``.
     """
     was_enabled = gc.isenabled()
     gc.disable()  # our own objects must not make the collector run: it would run finalisers of the user's
@@ -86,9 +87,12 @@ def find_holders(
         traceback.clear_frames(error.__traceback__)  # what is raised must not keep what we looked at
         raise
     finally:
+        objects = len(search.objects)
         search.close()
         if was_enabled:
             gc.enable()
+        if progress is not None:
+            progress(Progress(objects, objects))
 
 
 class _Question(NamedTuple):

@@ -192,6 +192,8 @@ class CellRuns:
         is_shown = bool(run.live is not None or not options.quiet or complaint)
         if is_shown or options.save:
             report = report_with_holders(report, self._session, self._shell, self.blocks)
+            touched = [change.device.ordinal for change in report.devices]
+            report = dataclasses.replace(report, ledger=self._session.ledger(touched))
         answer = shown_cell_report(dataclasses.replace(report, tensors=tensors))
         if options.save:
             self._shell.user_ns[options.save] = answer

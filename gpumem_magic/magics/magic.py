@@ -20,7 +20,7 @@ from gpumem_magic.magics.cell_runs import CellRuns
 from gpumem_magic.magics.live import SessionSource
 from gpumem_magic.magics.live_views import LiveViews
 from gpumem_magic.magics.out_of_memory import OutOfMemoryCards
-from gpumem_magic.magics.show import show
+from gpumem_magic.magics.show import SearchProgress, show
 from gpumem_magic.magics.status_rows import status_rows
 from gpumem_magic.verbs.free import CannotFreeError, free
 from gpumem_magic.verbs.names import NameNotFoundError
@@ -60,6 +60,7 @@ class GpuMemoryMagics(Magics):
         self.shell.input_transformers_cleanup.insert(0, self.mark_hider)
         self.cell_runs.install()
         self.session.start()
+        self.session.progress = SearchProgress()
         self.cell_runs.join()
 
     def remove(self) -> None:
@@ -71,6 +72,7 @@ class GpuMemoryMagics(Magics):
             self.shell.input_transformers_cleanup.remove(self.mark_hider)
         for kind in ("line", "cell"):
             self.shell.magics_manager.magics[kind].pop("gpumem", None)
+        self.session.progress = None
         self.session.stop()
 
     @line_cell_magic

@@ -131,6 +131,18 @@ def _device_html(device: DeviceLedger) -> Html:
     return joined([head, _picture(device), made])
 
 
+def device_line(device: DeviceLedger) -> str:
+    """All rows of a device as a sum, for a line of text."""
+    rows = " + ".join(f"{row.name} {format_size(row.bytes)}" for row in device.rows if row.bytes)
+    return f"GPU {device.device.ordinal} after it: {format_size(device.used_bytes)} used = {rows or '0 B'}"
+
+
+def device_details(device: DeviceLedger) -> Html:
+    """The rows of a device behind a fold-out."""
+    summary = f"Every byte of GPU {device.device.ordinal} after it: {_headline(device)[1]}"
+    return tag("details", tag("summary", summary), _device_html(device), class_="gm-every")
+
+
 def _picture(device: DeviceLedger) -> Html:
     """All rows side by side, as parts of what the device has."""
     whole = max(device.device.total_bytes or device.used_bytes, 1)

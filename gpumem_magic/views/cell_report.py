@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpumem_magic.model.units import format_count, format_duration, format_size
 from gpumem_magic.views.allocators import allocators_html, allocators_text, stays_html, stays_text
+from gpumem_magic.views.byte_ledger import device_details, device_line
 from gpumem_magic.views.cell_holders import cell_holders_html, cell_holders_text
 from gpumem_magic.views.chart import Chart, chart
 from gpumem_magic.views.growth import growth_html, growth_text
@@ -17,13 +18,14 @@ from gpumem_magic.views.text import WIDTH, one_line, paragraph, side_by_side, sp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from gpumem_magic.analysis.byte_ledger import DeviceLedger
     from gpumem_magic.analysis.cell_report import CellReport, DeviceChange
     from gpumem_magic.model.snapshot import Gap
 
 NEXT = (
     ("%gpumem cells", "every cell run"),
-    ("%gpumem status", "what is tracked, and since when"),
-    ("%gpumem last", "the recording of the kernel before this one"),
+    ("%gpumem who", "who holds what is live"),
+    ("%gpumem free all-safe --dry-run", "what could go at once"),
 )
 NOTHING = "No CUDA allocation and no free was seen while this ran."
 
@@ -45,6 +47,7 @@ def cell_report_text(report: CellReport, *, width: int = WIDTH) -> str:
     else:
         parts += [_device_text(each, report, width) for each in report.devices]
         parts += _tables_text(report, width)
+    parts += [paragraph(device_line(each), width=width, rest="  ") for each in _ledgers(report)]
     if report.tensors is not None:
         parts.append(tensors_text(report.tensors, width=width))
     parts.append(f"Next: {' · '.join(command for command, _ in NEXT)}")
@@ -195,6 +198,10 @@ def _other_layers(report: CellReport) -> list[str]:
     ]
 
 
+def _ledgers(report: CellReport) -> tuple[DeviceLedger, ...]:
+    return () if report.ledger is None else report.ledger.devices
+
+
 # HTML
 
 
@@ -206,6 +213,7 @@ def cell_report_html(report: CellReport) -> str:
         numbers_html(numbers(report)),
         *(note(text, severity) for text, severity in notes(report)),
         *(_body_html(report, devices=several) if report.touched_memory else _untouched_html(report)),
+        *(device_details(each) for each in _ledgers(report)),
         tensors_html(report.tensors) if report.tensors is not None else None,
         next_steps(NEXT),
         label=f"GPU memory report of {report.cell.label}",

@@ -31,6 +31,9 @@ other = alloc(2 << 20)
     calls = {frame.line for row in report.allocators for frame in row.stack if "alloc" not in frame.function}
     assert {2, 3, 5} <= calls, rows
     assert label in text
+    report.ledger.self_check()
+    assert "GPU 0 after it: " in text
+    assert "Every byte of GPU 0 after it: " in notebook.html
     assert "+10.0 MiB" in text
     assert "40.0 MiB" in text
     assert "cuMemAlloc" in text

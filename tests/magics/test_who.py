@@ -147,3 +147,33 @@ def test_a_mistake_keeps_nothing(notebook: Notebook) -> None:
     notebook.run("import weakref\nclass Box: pass\nbox = Box()\ngone = weakref.ref(box)")
     assert "was not found" in notebook.run("%gpumem who box.missing", fails=True)
     notebook.run("del box\nassert gone() is None")
+
+
+def test_a_long_search_shows_how_far_it_is(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpumem_magic.magics.show._SILENT_S", 0.0)
+    monkeypatch.setattr("gpumem_magic.magics.show._PAUSE_S", 0.0)
+    text = notebook.run("%gpumem who")
+    shown = [output for output in notebook.output.outputs if "Looking for who" in str(output.data)]
+    assert shown, text
+    assert shown[0].update is False
+    assert all(output.update for output in shown[1:])
+    shares = [int(str(output.data["text/plain"]).partition("%")[0].split()[-1]) for output in shown]
+    assert shares == sorted(shares)
+    last = [output for output in notebook.output.outputs if output.data.get("text/plain") == ""]
+    assert last, "it was not taken away"
+
+
+def test_a_quick_search_shows_nothing(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpumem_magic.magics.show._SILENT_S", 1000.0)
+    assert "Looking for who" not in notebook.run("%gpumem who")
+
+
+def test_a_search_can_be_interrupted(notebook: Notebook) -> None:
+    def interrupt(_progress: object) -> None:
+        raise KeyboardInterrupt
+
+    notebook.shell.magics_manager.registry["GpuMemoryMagics"].session.progress = interrupt
+    notebook.run("%gpumem who", fails=True)
+    assert isinstance(notebook.result.error_in_exec, KeyboardInterrupt)
+    notebook.shell.magics_manager.registry["GpuMemoryMagics"].session.progress = None
+    assert "No device memory" in notebook.run("%gpumem who")
