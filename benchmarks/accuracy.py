@@ -2,8 +2,10 @@
 
 Each workload runs in a process of its own. After every stage NVML is asked, and the ledger: its rows must add up to
 what NVML reports, to the byte, and what it cannot explain must stay below 1 % of the process's memory or 4 MiB,
-whichever is larger. Then every kind of holder that the tests know is planted, and the names that are told for it are
-compared with the expected ones; this part needs no GPU. Frameworks that are not installed are left out. Run it on a GPU that nobody else uses.
+whichever is larger. Frameworks that are not installed are left out. Run it on a GPU that nobody else uses.
+
+Then every kind of holder that the tests know is planted, and the names that are told for it are compared with the
+expected ones. This part needs no GPU.
 """
 
 from __future__ import annotations

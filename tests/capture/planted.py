@@ -23,7 +23,7 @@ class Buffer:
     __slots__ = ("__weakref__", "address", "saved", "size")
 
     def __init__(self, size: int = SIZE, *, shares: Buffer | None = None) -> None:
-        self.address = next(_next_address) if shares is None else shares.address
+        self.address: int = next(_next_address) if shares is None else shares.address
         self.size = size
         self.saved: tuple[int, str] | None = None  # an address that it keeps alive unseen, and how
 

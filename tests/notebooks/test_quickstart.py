@@ -42,6 +42,19 @@ def test_the_leak(executed: NotebookNode) -> None:
     assert re.search(r"100 MiB .* 5  In \[5\]:7 forward", stays)
 
 
+def test_who_holds_it_and_what_freeing_it_would_give(executed: NotebookNode) -> None:
+    text = printed(executed, "who-holds")
+    assert "164 MiB in 6 pieces: 164 MiB held by notebook" in text
+    assert re.search(r"^seen +100 MiB", text, re.MULTILINE)
+    assert "This would free 100 MiB that are in use." in printed(executed, "free-dry")
+
+
+def test_every_byte_has_a_row(executed: NotebookNode) -> None:
+    text = printed(executed, "ledger-rows")
+    assert re.search(r"not explained +0 B", text)
+    assert re.search(r"the device reports +\d+ MiB +100.0 %", text)
+
+
 def test_numba_frees_late(executed: NotebookNode) -> None:
     found = numbers(executed, "numba-report")
     assert (found["delta"], found["held"]) == ("+128 MiB", "128 MiB")
@@ -55,7 +68,7 @@ def test_the_tracker_agrees_with_the_driver(executed: NotebookNode) -> None:
 def test_every_cell_is_in_the_table(executed: NotebookNode) -> None:
     text = printed(executed, "all-cells")
     assert "+10.0 MiB, +10.0 MiB, +10.0 MiB" in text
-    assert len(re.findall(r"^In \[\d+\]", text, re.MULTILINE)) == 12
+    assert len(re.findall(r"^In \[\d+\]", text, re.MULTILINE)) == 15
     assert "recording" in printed(executed, "all-status")
 
 
