@@ -78,6 +78,11 @@ def explain(
 
 
 def _asking(frames: Sequence[Frame]) -> Sequence[Frame]:
-    """From the library function that the user's innermost line called: what is below it is how the library fails."""
+    """From the library function that the user's innermost line called: what is below it is how the library fails.
+
+    What a library wraps its functions in has a name that begins with an underscore.
+    """
     user = next((place for place, frame in enumerate(frames) if is_user(frame.filename)), 0)
-    return frames[max(user - 1, 0) :]
+    called = max(user - 1, 0)
+    names = ((place, frames[place].function.rpartition(".")[2]) for place in range(called, -1, -1))
+    return frames[next((place for place, name in names if not name.startswith("_")), called) :]
