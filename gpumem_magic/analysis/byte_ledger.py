@@ -269,9 +269,10 @@ def _framework_row(name: str, group: np.ndarray, found: Pooled) -> LedgerRow:
     parts = [
         *_row("live blocks", found.live, "live", "handed out to the program: tensors and arrays"),
         *_row("rounding inside blocks", found.rounding, "pages", "blocks are larger than what was asked for"),
-        *_row("waiting to be freed", found.pending, "cached", _PENDING_HINT, found.command),
+        *_row("waiting to be freed", found.pending, "cached", _PENDING_HINT, _TRIM if found.command else ""),
     ]
-    parts += _row("cached, can be given back", found.returnable, "cached", _RETURNABLE_HINT, found.command)
+    hint = f"{_RETURNABLE_HINT}; its own call is {found.command}" if found.command else _RETURNABLE_HINT
+    parts += _row("cached, can be given back", found.returnable, "cached", hint, _TRIM if found.command else "")
     pieces = f"free between live blocks, so it cannot be given back; the largest piece is {found.largest_free:,} bytes"
     largest = found.largest_free
     parts += [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_KEEPERS = 10
 _MOST_VARIABLES = 3
-_LEAST_SHARE = 0.005  # of a device: what gives less is no action worth a line
+_LEAST_SHARE = 0.0005  # of a device: what gives less is no action worth a line
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from gpumem_magic.capture import driver
 from gpumem_magic.capture.frameworks.imported import imported_frameworks
 from gpumem_magic.capture.roots import SHELL_PREFIX
 from gpumem_magic.model.holders import HeldBy
-from gpumem_magic.model.release import CACHE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +156,7 @@ class Cycles:
 class Caches:
     """What frameworks, and the driver itself, keep for their next allocations."""
 
-    name = CACHE
+    name = "cache"
 
     def keeps(self, label: str, held_by: HeldBy) -> bool:  # noqa: ARG002  (no name leads to it)
         return False

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MARK = "%%gpumem"
+LINE_MARK = "%gpumem"
 
 
 def cell_options(raw_cell: str) -> argparse.Namespace | None:

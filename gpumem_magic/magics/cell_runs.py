@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from gpumem_magic.capture.block_watch import BlockWatch
 from gpumem_magic.magics.arguments import MagicHelpShown
 from gpumem_magic.magics.cell_holders import report_with_holders
-from gpumem_magic.magics.cell_line import MARK, cell_options
+from gpumem_magic.magics.cell_line import LINE_MARK, MARK, cell_options
 from gpumem_magic.magics.show import show
 from gpumem_magic.magics.tensor_runs import TensorRuns
 from gpumem_magic.model.units import format_size
@@ -99,9 +99,9 @@ class CellRuns:
     def _before(self, info: ExecutionInfo) -> None:
         if self._session.state == "off":
             return
-        if not self._runs:
-            self._cards.cell_begins(time.monotonic_ns())
         raw = str(info.raw_cell or "")
+        if not self._runs:
+            self._cards.cell_begins(time.monotonic_ns(), only_asks=only_asks(raw))
         try:
             options = cell_options(raw)
         except (UsageError, MagicHelpShown):
@@ -188,10 +188,13 @@ class CellRuns:
         except (RuntimeError, KeyError):
             print("The recording ended inside this cell, so there is no report on it.")  # noqa: T201  (instead of it)
             return
+        if options.assert_no_leak:
+            report = report_with_holders(report, self._session, self._shell, self.blocks)
         complaint = broken_promise(report, options)
         is_shown = bool(run.live is not None or not options.quiet or complaint)
         if is_shown or options.save:
-            report = report_with_holders(report, self._session, self._shell, self.blocks)
+            if not options.assert_no_leak:
+                report = report_with_holders(report, self._session, self._shell, self.blocks)
             touched = [change.device.ordinal for change in report.devices]
             report = dataclasses.replace(report, ledger=self._session.ledger(touched))
         answer = shown_cell_report(dataclasses.replace(report, tensors=tensors))
@@ -238,6 +241,12 @@ def first_line(raw: str) -> str:
     return said[0][:200] if said else ""
 
 
+def only_asks(raw: str) -> bool:
+    """Whether a cell has nothing but ``%gpumem`` lines in it."""
+    lines = [line.strip() for line in raw.splitlines() if line.strip()]
+    return bool(lines) and all(line.split()[0] == LINE_MARK for line in lines)
+
+
 def broken_promise(report: CellReport, options: argparse.Namespace) -> str:
     """What the cell did against its ``--assert`` options; "" when it kept to them."""
     above = sum(max(change.peak_bytes - change.begin_bytes, 0) for change in report.devices)
@@ -246,8 +255,16 @@ def broken_promise(report: CellReport, options: argparse.Namespace) -> str:
             f"the cell's peak was {format_size(above)} above what was live before it; "
             f"--assert-peak allows {format_size(options.assert_peak)}."
         )
-    if options.assert_no_leak and report.held_bytes > 0:
+    left = _left_bytes(report)
+    if options.assert_no_leak and left > 0:
         rows = [row for row in report.stays if row.layer == 0]
         most = f", most of it from {rows[0].where}" if rows else ""
-        return f"{format_size(report.held_bytes)} allocated in this cell is still live{most} (--assert-no-leak)."
+        return f"{format_size(left)} allocated in this cell is still live{most} (--assert-no-leak)."
     return ""
+
+
+def _left_bytes(report: CellReport) -> int:
+    """What of the cell is in use after it. What a framework keeps for later, or frees later, is in no use."""
+    if report.holders is None:  # nothing was found to look for
+        return 0
+    return report.held_bytes if report.holders.problem else report.holders.bytes

@@ -82,7 +82,7 @@ class GpuMemoryMagics(Magics):
             if cell is not None:
                 self._run_inside(line, cell)
                 return
-            arguments = line_parser().parse_args(shlex.split(line))
+            arguments = line_parser().parse_args(words(line))
         except MagicHelpShown:
             return
         except ValueError as error:
@@ -205,6 +205,17 @@ class GpuMemoryMagics(Magics):
         except (RuntimeError, ValueError) as error:
             raise _refusal(error) from None
         self._status(arguments)
+
+
+def words(line: str) -> list[str]:
+    """The words of a line. Quotes around a word go; those inside of one, as in ``batch['image']``, stay.
+
+    Raises:
+        ValueError: a quotation mark has no partner.
+    """
+    lexer = shlex.shlex(line, posix=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    return [word[1:-1] if word[0] == word[-1] and word[0] in "'\"" and len(word) > 1 else word for word in lexer]
 
 
 def _refusal(error: BaseException) -> UsageError:

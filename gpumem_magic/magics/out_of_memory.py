@@ -39,11 +39,11 @@ class OutOfMemoryCards:
         self.latest: OutOfMemory | None = None
         """What the last card says."""
 
-    def cell_begins(self, time_ns: int) -> None:
-        """A cell begins at a time of ``time.monotonic_ns``."""
+    def cell_begins(self, time_ns: int, *, only_asks: bool) -> None:
+        """A cell begins at a time of ``time.monotonic_ns``. ``only_asks``: it has nothing but ``%gpumem`` in it."""
         self._began_ns = time_ns
         self._moments.listen()
-        if self._buttons is not None:
+        if self._buttons is not None and not only_asks:
             self._buttons.retire()  # what they were about may be gone, and a saved notebook could not show them
             self._buttons = None
 
@@ -85,6 +85,7 @@ class FreeButtons:
 
         self._run = run
         self._row_id, self._answer_id = f"gpumem-{uuid.uuid4().hex}", f"gpumem-{uuid.uuid4().hex}"
+        self._done: list[Any] = []  # buttons that were pressed
         self._buttons = [self._button(ipywidgets, action) for action in actions]
         self._row = ipywidgets.Box(self._buttons, layout={"flex_flow": "row wrap"})
 
@@ -96,19 +97,21 @@ class FreeButtons:
             layout={"width": "auto"},
             button_style="info" if action.is_safe else "",
         )
-        button.on_click(lambda _: self._press(target))
+        button.on_click(lambda pressed: self._press(pressed, target))
         return button
 
     def show(self) -> None:
         display(self._row, display_id=self._row_id)
         display(_NOTHING, raw=True, display_id=self._answer_id)
 
-    def _press(self, target: str) -> None:
+    def _press(self, pressed: Any, target: str) -> None:
         for button in self._buttons:
             button.disabled = True
         update_display(self._run(target), raw=True, display_id=self._answer_id)
+        self._done.append(pressed)
+        pressed.description, pressed.icon = f"free {target}", "check"
         for button in self._buttons:
-            button.disabled = False
+            button.disabled = any(button is each for each in self._done)
 
     def retire(self) -> None:
         """Take the row away; the answer stays."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-CACHE = "cache"
-"""The target that gives back what is in no use."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """One thing that was let go of, or would be. All sizes in bytes, over all devices."""
 
     target: str  # "Out[7]", "traceback", "cycles", "cache" or a variable
-    predicted_bytes: int
-    freed_bytes: int | None = None  # of live memory, or of caches for "cache"; None when nothing was done
-    returned_bytes: int | None = None  # of these, what frameworks gave back to the driver and did not cache
+    predicted_bytes: int  # that are in use and would be free; of caches, that the GPU would have back
+    freed_bytes: int | None = None  # that were in use; None when nothing was done
+    returned_bytes: int | None = None  # that the GPU has back, also of what was freed earlier and kept for later
+    is_cache: bool = False  # it gives back what is in no use
     remarks: tuple[str, ...] = ()  # sentences: what else holds it, what is lost with it
 
 
@@ -29,13 +27,18 @@ class Release:
 
     @property
     def predicted_bytes(self) -> int:
-        """Of what is in use; what comes out of caches was free before, perhaps since a row above."""
-        return sum(row.predicted_bytes for row in self.rows if row.target != CACHE)
+        """Of what is in use."""
+        return sum(row.predicted_bytes for row in self.rows if not row.is_cache)
+
+    @property
+    def returnable_bytes(self) -> int:
+        """Of what is in use by nobody, predicted."""
+        return sum(row.predicted_bytes for row in self.rows if row.is_cache)
 
     @property
     def freed_bytes(self) -> int:
         """Of what was in use."""
-        return sum(row.freed_bytes or 0 for row in self.rows if row.target != CACHE)
+        return sum(row.freed_bytes or 0 for row in self.rows)
 
     @property
     def returned_bytes(self) -> int:

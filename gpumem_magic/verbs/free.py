@@ -71,6 +71,8 @@ def _targets(words: Iterable[str], variables: Iterable[str], shell: Any) -> list
     """In the order in which they go: what is garbage already first, caches last, when all they will get is in them."""
     found: dict[str, Target] = {}
     for word in words:
+        if type(word) is not str:
+            raise CannotFreeError("Name what to free, as text: an object cannot be freed as long as it is an argument.")
         for each in _ALL_SAFE if word == "all-safe" else (word,):
             target = _target(each, shell)
             found.setdefault(target.name, target)
@@ -144,7 +146,7 @@ class _Plan:
 
     def predicted(self, target: Target, session: Session) -> Released:
         if isinstance(target, forget.Caches):
-            return Released(target=target.name, predicted_bytes=session.ledger().returnable_bytes)
+            return Released(target=target.name, predicted_bytes=session.ledger().returnable_bytes, is_cache=True)
         return Released(
             target=target.name,
             predicted_bytes=self.bytes[target.name],
@@ -201,8 +203,9 @@ def _released(session: Session, target: Target, plan: _Plan) -> Released:
         return Released(
             target=target.name,
             predicted_bytes=before.returnable_bytes,
-            freed_bytes=given,
+            freed_bytes=0,
             returned_bytes=given,
+            is_cache=True,
             remarks=tuple(remarks),
         )
     remarks = [*plan.remarks[target.name], *target.let_go()]
@@ -216,7 +219,7 @@ def _released(session: Session, target: Target, plan: _Plan) -> Released:
         target=target.name,
         predicted_bytes=predicted,
         freed_bytes=freed,
-        returned_bytes=min(max(before.held_bytes - after.held_bytes, 0), freed),
+        returned_bytes=max(before.held_bytes - after.held_bytes, 0),
         remarks=(*remarks, *_surprise(predicted, freed)),
     )
 

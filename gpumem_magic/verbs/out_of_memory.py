@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpumem_magic.analysis.frames import NO_FRAME, is_user, notebook_labels, shown_frames, where
+from gpumem_magic.analysis.frames import NO_FRAME, frame_place, is_user, notebook_labels, shown_frames, where
 from gpumem_magic.analysis.out_of_memory import Evidence, out_of_memory, refused_call
 from gpumem_magic.capture.forget import LastTraceback, Outputs, outputs
 from gpumem_magic.capture.refusals import raising_frames, recognise
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpumem_magic.model.stacks import Frame
     from gpumem_magic.session import Session
 
+_CALLERS = 2  # lines of the user's that led to the one that asked
 _NAMED = 50  # memories for which the names that keep them are looked for
 
 
@@ -51,6 +52,7 @@ def explain(
         return None
     labels = notebook_labels(snapshot)
     frames = _asking(shown_frames(raising_frames(error)))
+    callers = [frame_place(frame, labels) for frame in frames if is_user(frame.filename)][1 : 1 + _CALLERS]
     traceback = LastTraceback(shell)
     results = Outputs("out", tuple(outputs(shell)), shell)
 
@@ -67,7 +69,7 @@ def explain(
         Evidence(
             refusal=refusal,
             cell=cell.label,
-            where=where(frames, labels) if frames else NO_FRAME,
+            where=" ← ".join([where(frames, labels), *callers]) if frames else NO_FRAME,
             call=call,
             moment=moment,
             ledger=session.ledger(),

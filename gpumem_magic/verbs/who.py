@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumem_magic.capture.forget import variables
 from gpumem_magic.capture.frameworks.imported import holdings_of
+from gpumem_magic.model.units import format_size
 from gpumem_magic.verbs.names import NameNotFoundError, look_up
 
 if TYPE_CHECKING:
@@ -38,15 +39,26 @@ def who(session: Session, target: object, *, shell: Any = None, top: int = TOP) 
     """
     if type(target) is str and not target:
         found = session.holders(shell, named=top)
-        return f"The {top} largest pieces of device memory", dataclasses.replace(found, holders=found.holders[:top])
+        return _largest(found, top), dataclasses.replace(found, holders=found.holders[:top])
     addresses, name = _meant(target, variables(shell))
     if len(addresses):
         found = session.holders(shell, addresses=addresses, named=_NAMED)
-        return f"Who holds {name}", _only(found, found.holders)
+        shared = any(holder.name_count > 1 for holder in found.holders)
+        told = _only(found, found.holders)
+        return f"Who holds {name}", dataclasses.replace(told, totals=()) if shared else told
     found = session.holders(shell, named=_NAMED, names_each=50)
     root = name.partition(".")[0]
     mine = [each for each in found.holders if any(_is_below(way.path, way.name, name, root) for way in each.names)]
-    return f"What {name} holds", _only(found, mine[:_MOST_PIECES])
+    shown = max(top, _MOST_PIECES) if top == TOP else top
+    title = f"What {name} holds" + (f": the {shown} largest of {len(mine)} pieces" if len(mine) > shown else "")
+    return title, _only(found, mine[:shown])
+
+
+def _largest(found: Holders, top: int) -> str:
+    pieces = len(found.holders)
+    if pieces <= top:
+        return "All device memory that Python objects know"
+    return f"The {top} largest of {pieces:,} pieces of device memory, {format_size(found.bytes)} in all"
 
 
 def _only(found: Holders, holders: Sequence[Holder]) -> Holders:
@@ -63,9 +75,10 @@ def _meant(target: object, names: dict[str, Any]) -> tuple[np.ndarray, str]:
     if type(target) is not str:
         return _addresses(target), _name_of(target, names)
     try:
-        return _address(int(target, 0)), target
+        number = int(target, 0)
     except ValueError:
-        return _addresses(look_up(target, names)), target
+        number = None
+    return (_addresses(look_up(target, names)) if number is None else _address(number)), target
 
 
 def _address(value: int) -> np.ndarray:

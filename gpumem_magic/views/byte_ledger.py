@@ -54,10 +54,12 @@ def _gives_back(device: DeviceLedger) -> bool:
 
 
 def _lines(device: DeviceLedger) -> list[tuple[LedgerRow, int]]:
-    """Every row and, behind it, its parts: (row, depth)."""
-    return [
-        line for row in device.rows for line in ((row, 0), *((part, 1) for part in row.parts if len(row.parts) > 1))
-    ]
+    """Every row and, behind it, its parts, unless these say no more than the row: (row, depth)."""
+    return [line for row in device.rows for line in ((row, 0), *((part, 1) for part in row.parts if _says_more(row)))]
+
+
+def _says_more(row: LedgerRow) -> bool:
+    return len(row.parts) > 1 or any(part.kind != row.kind for part in row.parts)
 
 
 # Text
@@ -134,12 +136,19 @@ def _device_html(device: DeviceLedger) -> Html:
 def device_line(device: DeviceLedger) -> str:
     """All rows of a device as a sum, for a line of text."""
     rows = " + ".join(f"{row.name} {format_size(row.bytes)}" for row in device.rows if row.bytes)
-    return f"GPU {device.device.ordinal} after it: {format_size(device.used_bytes)} used = {rows or '0 B'}"
+    unused = _unused(device)
+    return f"GPU {device.device.ordinal} after it: {format_size(device.used_bytes)} used = {rows or '0 B'}{unused}"
+
+
+def _unused(device: DeviceLedger) -> str:
+    idle = sum(row.bytes for row in device.leaves() if row.kind == "cached" and row.command)
+    return f"; {format_size(idle)} of that are in no use: %gpumem free cache gives them back" if idle else ""
 
 
 def device_details(device: DeviceLedger) -> Html:
     """The rows of a device behind a fold-out."""
-    summary = f"Every byte of GPU {device.device.ordinal} after it: {_headline(device)[1]}"
+    unused = _unused(device)
+    summary = f"Every byte of GPU {device.device.ordinal} after it: {_headline(device)[1]}{unused}"
     return tag("details", tag("summary", summary), _device_html(device), class_="gm-every")
 
 

@@ -46,7 +46,7 @@ def _names(row: HeldRow) -> str:
 def _pools(held: CellHolders) -> str:
     """What the reader must know who compares the sum with what the driver handed out."""
     names = " and ".join(held.pools)
-    return f"Of {names} the blocks in use count here; below, what was taken from the driver." if names else ""
+    return f"This counts what is in use. The rows below count what {names} took from the driver." if names else ""
 
 
 def _way(name: HeldName) -> str:

@@ -51,8 +51,8 @@ def _why(found: OutOfMemory) -> list[str]:
         said.append(f"The pool of {owner} is limited to {format_size(refusal.limit_bytes)}.")
     if asked is None:
         said.append("The exception does not say how much was asked for.")
-    elif found.total_bytes is not None and asked > found.total_bytes:
-        said.append(f"That is more than the whole GPU has: {format_size(found.total_bytes)}.")
+    elif _is_hopeless(found):
+        said.append(f"That is more than the GPU can ever give to this process: {format_size(_most(found))}.")
     elif asked <= found.free_bytes and refusal.limit_bytes is None:
         said.append(f"That is less than was free on the GPU: a limit that {owner} sets itself refused it.")
     elif found.free_bytes < asked <= found.free_bytes + found.cached_bytes + found.pieces_bytes:
@@ -69,13 +69,24 @@ def _why(found: OutOfMemory) -> list[str]:
 
 def _remedy(found: OutOfMemory) -> list[str]:
     asked, missing = found.requested_bytes, found.missing_bytes
-    if asked is None or not missing or (found.total_bytes is not None and asked > found.total_bytes):
+    if asked is None or not missing or _is_hopeless(found):
         return []
     safe = found.safe_bytes
     if safe >= missing:
         return [f"{format_size(missing)} are missing: what is marked as safe below gives {format_size(safe)}."]
     gain = f", and what is safe to free gives {format_size(safe)}" if safe else ", and nothing is safe to free"
-    return [f"{format_size(missing)} are missing{gain}.", "Something below must go, or the request must be smaller."]
+    remedy = "Something below must go, or the request" if found.actions else "The request"
+    return [f"{format_size(missing)} are missing{gain}.", f"{remedy} must be smaller."]
+
+
+def _most(found: OutOfMemory) -> int:
+    """All that a GPU could give if everything of this process but its context and its kernels went."""
+    return _whole(found) - found.other_bytes - found.base_bytes
+
+
+def _is_hopeless(found: OutOfMemory) -> bool:
+    asked = found.requested_bytes
+    return asked is not None and found.total_bytes is not None and asked > _most(found)
 
 
 def parts(found: OutOfMemory) -> list[tuple[str, str, int]]:
@@ -184,12 +195,12 @@ def _actions_text(actions: Sequence[Action], width: int) -> str:
 
 def out_of_memory_html(found: OutOfMemory) -> Html:
     """The same as a fragment that needs nothing else."""
-    title, device = _title(found)
+    _, device = _title(found)
     return answer(
         tag(
             "div",
-            spaced(badge("out of memory", "error"), tag("span", title, class_="gm-label"), tag("span", device)),
-            class_="gm-head",
+            spaced(badge("out of memory", "error"), tag("span", found.cell, class_="gm-label"), tag("span", device)),
+            class_="gm-head gm-apart",
         ),
         note(headline(found), "error"),
         *(tag("p", sentence, class_="gm-quiet") for sentence in reasons(found)),

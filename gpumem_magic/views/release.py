@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpumem_magic.model.release import CACHE
 from gpumem_magic.model.units import format_size
 from gpumem_magic.views.html import Html, answer, data_table, joined, measure, next_steps, spaced, tag
 from gpumem_magic.views.text import WIDTH, Column, bar, paragraph, table
@@ -22,19 +21,28 @@ def render_release(release: Release, *, width: int = WIDTH) -> dict[str, str]:
 
 def _headline(release: Release) -> str:
     if release.is_dry_run:
-        return f"Nothing was freed. This would free {format_size(release.predicted_bytes)} that are in use."
+        return f"Nothing was freed. {_would(release)}"
     freed, returned = release.freed_bytes, release.returned_bytes
     if not freed:
         return f"{format_size(returned)} given back to the GPU." if returned else "No device memory was freed."
     if returned == freed:
         return f"{format_size(freed)} freed, and given back to the GPU."
-    rest = "; the rest is cached" if returned < freed else ""
+    rest = "; the rest is kept for later" if returned < freed else ""
     return f"{format_size(freed)} freed, {format_size(returned)} given back to the GPU{rest}."
+
+
+def _would(release: Release) -> str:
+    parts = []
+    if any(not row.is_cache for row in release.rows):
+        parts.append(f"free {format_size(release.predicted_bytes)} that are in use")
+    if any(row.is_cache for row in release.rows):
+        parts.append(f"give {format_size(release.returnable_bytes)} that are in no use back to the GPU")
+    return f"This would {', and '.join(parts)}."
 
 
 def _next(release: Release) -> list[tuple[str, str]]:
     steps = [("%gpumem ledger", "every byte, in use or not"), ("%gpumem who", "who holds what is left")]
-    if release.cached_bytes and not any(row.target == CACHE for row in release.rows):
+    if release.cached_bytes and not any(row.is_cache for row in release.rows):
         steps.insert(0, ("%gpumem free cache", f"gives {format_size(release.cached_bytes)} back to the GPU"))
     return steps
 
@@ -43,13 +51,18 @@ def _measured(size: int | None) -> str:
     return _UNKNOWN if size is None else format_size(size)
 
 
+def _freed(row: Released) -> str:
+    return _UNKNOWN if row.is_cache else _measured(row.freed_bytes)
+
+
 def _largest(release: Release) -> int:
-    return max((max(row.predicted_bytes, row.freed_bytes or 0) for row in release.rows), default=0)
+    return max((max(row.predicted_bytes, _shown(row)) for row in release.rows), default=0)
 
 
 def _shown(row: Released) -> int:
     """What the bar stands for."""
-    return row.predicted_bytes if row.freed_bytes is None else row.freed_bytes
+    done = row.returned_bytes if row.is_cache else row.freed_bytes
+    return row.predicted_bytes if done is None else done
 
 
 # Text
@@ -69,7 +82,7 @@ def release_text(release: Release, *, width: int = WIDTH) -> str:
         [
             row.target,
             format_size(row.predicted_bytes),
-            _measured(row.freed_bytes),
+            _freed(row),
             bar(_shown(row), largest),
             _measured(row.returned_bytes),
         ]
@@ -104,7 +117,7 @@ def release_html(release: Release) -> Html:
 
 def _row(row: Released, largest: int) -> list[str]:
     remarks = [tag("div", remark, class_="gm-quiet") for remark in row.remarks]
-    freed = measure(_measured(row.freed_bytes), _shown(row), largest)
+    freed = measure(_freed(row), _shown(row), largest)
     return [
         joined([tag("div", row.target, class_="gm-code"), *remarks]),
         _exact(format_size(row.predicted_bytes), row.predicted_bytes),

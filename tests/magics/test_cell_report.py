@@ -160,3 +160,13 @@ with gpumem.track("outer") as outer:
 @pytest.mark.parametrize("cell", ["%%gpumem", "%%gpumem\n", "%%gpumem\n\n# nothing"])
 def test_empty_cells(notebook: Notebook, cell: str) -> None:
     assert "No CUDA allocation" in notebook.run(cell)
+
+
+def test_what_a_library_frees_later_is_no_leak(notebook: Notebook) -> None:
+    pytest.importorskip("numba.cuda")
+    notebook.run("import numpy as np\nfrom numba import cuda as numba_cuda")
+    text = notebook.run("%%gpumem --assert-no-leak\nbuffer = numba_cuda.device_array(8 << 20, np.uint8)\ndel buffer")
+    assert "8.00 MiB of that are in no use: %gpumem free cache gives them back" in " ".join(text.split())
+    text = notebook.run("%%gpumem --assert-no-leak\nbuffer = numba_cuda.device_array(8 << 20, np.uint8)", fails=True)
+    assert "8.00 MiB allocated in this cell is still live" in text
+    notebook.run("del buffer, numba_cuda\n%gpumem free cache")

@@ -55,8 +55,10 @@ def test_what_happened_and_who_keeps_what(arrays: Notebook) -> None:
     cell = arrays.result.execution_count
     arrays.run("make(256)")
     text = flat(arrays.run("train()", fails=True).rpartition(TITLE)[2])
-    assert re.search(r"40\.0 GiB asked for by In \[3\]:\d+ <lambda> via numba\S+; \d", text), text
-    assert "That is more than the whole GPU has" in text
+    assert re.search(
+        r"40\.0 GiB asked for by In \[3\]:\d+ <lambda> via numba\S+ ← In \[4\]:\d train ← In \[6\]:1; \d", text
+    ), text
+    assert "That is more than the GPU can ever give" in text
     assert re.search(
         rf"the exception: train\(\) in In \[{cell}\]:\d, local logits exception 2\.00 GiB \S+ 2\.00 GiB", text
     )

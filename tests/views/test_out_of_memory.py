@@ -29,7 +29,7 @@ def test_what_was_asked_for() -> None:
     ("change", "expected"),
     [
         ({}, ["17.0 GiB are missing: what is marked as safe below gives 38.0 GiB."]),
-        ({"requested_bytes": 200 * GIB}, ["That is more than the whole GPU has: 140 GiB."]),
+        ({"requested_bytes": 200 * GIB}, ["That is more than the GPU can ever give to this process: 138 GiB."]),
         (
             {"requested_bytes": 60 * GIB},
             [
