@@ -11,6 +11,7 @@ from gpumem_magic.analysis.timelines import MAX_EVENTS
 from gpumem_magic.model.events import Layer
 from gpumem_magic.model.holders import HeldBy
 from gpumem_magic.model.out_of_memory import Action, OutOfMemory
+from gpumem_magic.model.release import WORDS as RELEASE_WORDS
 
 if TYPE_CHECKING:
     from gpumem_magic.analysis.byte_ledger import ByteLedger, DeviceLedger
@@ -75,6 +76,7 @@ class Evidence:
     call: RefusedCall | None
     moment: Moment | None
     ledger: ByteLedger
+    device: int  # ordinal; what ``holders`` predicts is of its memory alone
     note: str
     holders: Holders  # with two choices, see ``CHOICES``
 
@@ -83,13 +85,11 @@ class Evidence:
 CHOICES = ("the exception", "the exception and all outputs")
 
 
-def out_of_memory(evidence: Evidence) -> OutOfMemory | None:
-    """The card of a failure; None when no device is known."""
-    ordinal = _device(evidence)
+def out_of_memory(evidence: Evidence) -> OutOfMemory:
+    """The card of a failure."""
+    ordinal = evidence.device
     ledger = evidence.ledger if evidence.moment is None else evidence.moment.ledger
-    device = next((each for each in ledger.devices if each.device.ordinal == ordinal), None)
-    if device is None:
-        return None
+    device = next(each for each in ledger.devices if each.device.ordinal == ordinal)
     moment, call = evidence.moment, evidence.call
     freed_since = call.freed_since if moment is None and call is not None else 0
     parts = _parts(device, freed_since)
@@ -117,15 +117,13 @@ def out_of_memory(evidence: Evidence) -> OutOfMemory | None:
     )
 
 
-def _device(evidence: Evidence) -> int:
-    if evidence.moment is not None:
-        return evidence.moment.device
-    if evidence.call is not None:
-        return evidence.call.device
-    if evidence.refusal.device is not None:
-        return evidence.refusal.device
-    fullest = max(evidence.ledger.devices, key=lambda each: each.process_bytes or 0, default=None)
-    return 0 if fullest is None else fullest.device.ordinal
+def failing_device(refusal: Refusal, call: RefusedCall | None, moment: Moment | None, ledger: ByteLedger) -> int | None:
+    """Ordinal of the device whose memory ran out, as far as it is known: else the fullest. None when there is none."""
+    known = {each.device.ordinal for each in ledger.devices}
+    told = (None if moment is None else moment.device, None if call is None else call.device, refusal.device)
+    fullest = max(ledger.devices, key=lambda each: each.process_bytes or 0, default=None)
+    last = None if fullest is None else fullest.device.ordinal
+    return next((each for each in told if each is not None and each in known), last)
 
 
 def _requested(evidence: Evidence) -> int | None:
@@ -159,15 +157,21 @@ def _actions(evidence: Evidence, total: int) -> list[Action]:
     found = evidence.holders
     least = int(total * _LEAST_SHARE)
     exception, with_outputs = (freed.bytes for freed in found.freed)
-    garbage = sum(each.bytes for each in found.holders if each.held_by is HeldBy.GARBAGE and each.frameworks)
+    mine = [each for each in found.holders if each.device == evidence.device and each.frameworks]
+    garbage = sum(each.bytes for each in mine if each.held_by is HeldBy.GARBAGE)
     safe = [
         Action(command="%gpumem free traceback", purpose=_TRACEBACK, bytes=exception, is_safe=True),
         Action(command="%gpumem free cycles", purpose=_CYCLES, bytes=garbage, is_safe=True),
-        Action(command="%gpumem free cache", purpose=_CACHE, bytes=evidence.ledger.returnable_bytes, is_safe=True),
+        Action(command="%gpumem free cache", purpose=_CACHE, bytes=_returnable(evidence), is_safe=True),
     ]
     outputs = Action(command="%gpumem free out", purpose=_OUTPUTS, bytes=with_outputs - exception, is_safe=False)
     variables = [
-        Action(command=f"%gpumem free {' '.join(names)}", purpose=_VARIABLE, bytes=each.freed_bytes, is_safe=False)
+        Action(
+            command=_freeing(names),
+            purpose=_VARIABLE,
+            bytes=each.freed_bytes,
+            is_safe=False,
+        )
         for each in found.keepers
         if (names := [name for name in each.names if name.isidentifier() and not name.startswith("_")])
         and each.held_by is HeldBy.NOTEBOOK
@@ -176,6 +180,17 @@ def _actions(evidence: Evidence, total: int) -> list[Action]:
     variables.sort(key=lambda each: -each.bytes)
     ordered = [*sorted(safe, key=lambda each: -each.bytes), outputs, *variables[:_MOST_VARIABLES]]
     return [each for each in ordered if each.bytes > (0 if each.is_safe else least)]
+
+
+def _freeing(names: list[str]) -> str:
+    """The command that frees variables, which may be called like one of its own words."""
+    return f"%gpumem free {' '.join(f'--variable {each}' if each in RELEASE_WORDS else each for each in names)}"
+
+
+def _returnable(evidence: Evidence) -> int:
+    devices = (each for each in evidence.ledger.devices if each.device.ordinal == evidence.device)
+    leaves = (row for each in devices for row in each.leaves())
+    return sum(row.bytes for row in leaves if row.kind == "cached" and row.command)
 
 
 _TRACEBACK = "let go of the exception and the variables of its frames; %debug is lost"

@@ -67,7 +67,12 @@ class Outputs:
     def _find_labels(self) -> list[str]:
         out = outputs(self._shell)
         same = {id(out[number]) for number in self._numbers}
-        labels = [label for n in self._numbers for label in (f"Out[{n}]", f"_{n}", _hidden(f"_{n}"))]
+        labels = [f"Out[{number}]" for number in self._numbers]
+        for number in self._numbers:  # a user may have a variable of their own that is called _7
+            if self._shell.user_ns.get(f"_{number}") is out[number]:
+                labels.append(f"_{number}")
+            if self._shell.user_ns_hidden.get(f"_{number}") is out[number]:
+                labels.append(_hidden(f"_{number}"))
         for name in _UNDERS:
             if id(self._shell.user_ns.get(name)) in same:
                 labels += [name, _hidden(name)]
@@ -82,9 +87,11 @@ class Outputs:
     def let_go(self) -> list[str]:
         out = outputs(self._shell)
         for number in self._numbers:
-            self._forget(out.pop(number, None))
+            value = out.pop(number, None)
             for names in _namespaces(self._shell):
-                names.pop(f"_{number}", None)
+                if names.get(f"_{number}", self) is value:
+                    del names[f"_{number}"]
+            self._forget(value)
         return []
 
     def _forget(self, value: object) -> None:
@@ -169,8 +176,8 @@ class Caches:
 
 def outputs(shell: Any) -> dict[int, Any]:
     """Results of cells by the number of the cell; empty outside of IPython."""
-    found: dict[int, Any] = {} if shell is None else shell.user_ns.get("_oh", {})
-    return found
+    found = {} if shell is None else shell.user_ns.get("_oh")
+    return found if type(found) is dict else {}
 
 
 def variables(shell: Any) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def variables(shell: Any) -> dict[str, Any]:
 
 def is_the_shell_s_own(name: str) -> bool:
     """Whether a shell cannot do without a variable of its namespace."""
-    return name in _SHELL_S_OWN
+    return name in _SHELL_S_OWN or (name.startswith("__") and name.endswith("__") and len(name) > len("____"))
 
 
 def _namespaces(shell: Any) -> list[dict[str, Any]]:

@@ -58,6 +58,7 @@ def find_holders(
     names_each: int = 8,
     freed_if: Sequence[Choice] = (),
     apart_from: Choice | None = None,
+    device: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Holders:
     """Who holds the device memory that Python objects know now.
@@ -74,23 +75,29 @@ def find_holders(
         names_each: names of each class shown per memory.
         freed_if: choices of names; ``Holders.freed`` says what each would free if all its names went together.
         apart_from: names that count as gone already when ``Holders.keepers`` tells what each other name frees.
+        device: count only memory of this one in ``Holders.freed`` and ``keepers``; all when None.
         progress: told after each slice; what it raises ends the search. Told once more when the search is over,
             however it ended, with ``done`` equal to ``total``.
     """
     was_enabled = gc.isenabled()
-    gc.disable()  # our own objects must not make the collector run: it would run finalisers of the user's
-    search = _Search(frameworks, allocations)
+    search: _Search | None = None
     try:
+        gc.disable()  # our own objects must not make the collector run: it would run finalisers of the user's
+        search = _Search(frameworks, allocations)
         search.scan(roots, progress)
-        return search.answer(_Question(addresses, within, named, names_each, freed_if, apart_from))
+        return search.answer(_Question(addresses, within, named, names_each, freed_if, apart_from, device))
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # what is raised must not keep what we looked at
         raise
     finally:
-        objects = len(search.objects)
-        search.close()
-        if was_enabled:
-            gc.enable()
+        try:
+            objects = 0 if search is None else len(search.objects)
+            if search is not None:
+                search.close()
+        finally:
+            search = None  # an interrupt may come at any time: what is raised must not keep it
+            if was_enabled:
+                gc.enable()
         if progress is not None:
             progress(Progress(objects, objects))
 
@@ -104,6 +111,7 @@ class _Question(NamedTuple):
     names_each: int
     freed_if: Sequence[Choice]
     apart_from: Choice | None
+    device: int | None
 
 
 @dataclasses.dataclass(slots=True)
@@ -137,8 +145,12 @@ class _Search:
         """Let go of every object, a slice at a time."""
         self._roots = None
         del self._graph
-        while self.objects:
-            del self.objects[-_SLICE:]
+        try:
+            while self.objects:
+                del self.objects[-_SLICE:]
+        except KeyboardInterrupt:
+            self.objects.clear()  # else what was raised would keep it
+            raise
 
     def scan(self, roots: Callable[[], Roots], progress: Callable[[Progress], None] | None) -> None:
         while self._graph.index(_SLICE):
@@ -210,9 +222,14 @@ class _Telling:
         self._known = known
         self._retention = retention
         self._exclusive = np.frombuffer(retention.exclusive_bytes(), np.uint64)
+        self._sizes = known.memory["bytes"]
+        self._labels: list[str] | None = None
         self._paths: dict[int, str] = {}  # of each name that was told, to the largest memory that it leads to
 
     def answer(self, question: _Question) -> Holders:
+        if question.device is not None:
+            mine = self._known.memory["device"] == question.device
+            self._sizes = np.where(mine, self._sizes, np.uint64(0))
         reaching = np.frombuffer(self._retention.reaching_classes(), np.uint32).tolist()
         fates = np.frombuffer(self._retention.fates(), np.uint8).tolist()
         order = np.argsort(-self._known.memory["bytes"].astype(np.int64), kind="stable")
@@ -287,11 +304,13 @@ class _Telling:
 
     def _chosen(self, choice: Choice) -> list[int]:
         classes = [HeldBy(each) for each in self._entries.classes.tolist()]
-        return [entry for entry, held_by in enumerate(classes) if choice(self._entries.label(entry), held_by)]
+        if self._labels is None:
+            self._labels = [self._entries.label(entry) for entry in range(len(classes))]
+        return [entry for entry, held_by in enumerate(classes) if choice(self._labels[entry], held_by)]
 
     def _freed(self, entries: list[int]) -> Freed:
         memories = self._retention.freed(entries)
-        sizes = self._known.memory["bytes"][memories]
+        sizes = self._sizes[memories]
         owned = self._known.is_owned()[memories]
         return Freed(bytes=int(sizes[owned].sum()), lost_bytes=int(sizes[~owned].sum()), names=len(entries))
 
@@ -301,8 +320,9 @@ class _Telling:
         alike: dict[tuple[int, ...], list[int]] = {}  # names by the memories that they lead to
         for entry in self._paths:
             alike.setdefault(tuple(self._retention.held([entry])), []).append(entry)
-        sizes = {memories: int(self._known.memory["bytes"][list(memories)].sum()) for memories in alike}
-        for memories in sorted(alike, key=lambda each: -sizes[each])[:_MOST_KEEPERS]:
+        sizes = {memories: int(self._sizes[list(memories)].sum()) for memories in alike}
+        largest = sorted((each for each in alike if sizes[each]), key=lambda each: -sizes[each])
+        for memories in largest[:_MOST_KEEPERS]:
             entries = sorted(alike[memories], key=self._rank)
             yield Keeper(
                 names=tuple(map(self._entries.label, entries)),
@@ -339,10 +359,9 @@ def _dictionaries(roots: Roots) -> list[Any]:
 def _extend(keys: list[Any], values: list[Any], namespace: Namespace) -> int:
     """Add a namespace's entries; returns how many."""
     before = len(keys)
+    items = list(dict.items(namespace.names))  # at once: other threads add and delete names
     if namespace.leave_out:
-        kept = {key: value for key, value in namespace.names.items() if key not in namespace.leave_out}
-    else:
-        kept = namespace.names
-    keys.extend(kept)
-    values.extend(kept.values())
+        items = [item for item in items if not (type(item[0]) is str and item[0] in namespace.leave_out)]
+    keys.extend(key for key, _ in items)
+    values.extend(value for _, value in items)
     return len(keys) - before

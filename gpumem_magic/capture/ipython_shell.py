@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gpumem_magic.capture.forget import outputs
 from gpumem_magic.capture.roots import Shell
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def shell_of(shell: Any, cell_labels: Mapping[str, str]) -> Shell:
     return Shell(
         shell=shell,
         user_ns=shell.user_ns,
-        out=shell.user_ns.get("_oh", {}),
+        out=outputs(shell),
         last_result=shell.last_execution_result,
         tracebacks=frames,
         cell_labels=cell_labels,

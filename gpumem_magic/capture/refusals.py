@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import traceback
 import types
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpumem_magic.capture.frameworks import reading
 from gpumem_magic.model.out_of_memory import Refusal
@@ -48,11 +48,16 @@ _DEVICE = re.compile(r"\bGPU (\d+)\b")
 
 _ARGUMENTS = BaseException.__dict__["args"]
 _TRACEBACK = BaseException.__dict__["__traceback__"]
-_CAUSES = tuple(BaseException.__dict__[name] for name in ("__cause__", "__context__"))
+_RELATED = ("__cause__", "__context__", "__suppress_context__")
+_OF: dict[str, Any] = {name: BaseException.__dict__[name] for name in _RELATED}
+_EXCEPTIONS: Any = BaseExceptionGroup.__dict__["exceptions"]
+_MOST_TEXT = 4000  # of a message: what is searched for stands at its begin
 
 
-def recognise(error: BaseException | None, *, was_refused: bool) -> Refusal | None:
+def recognise(error: BaseException | None, *, was_refused: bool) -> tuple[BaseException, Refusal] | None:
     """What an exception, or one that it was raised from, says of device memory that could not be had; None for others.
+
+    Returns the one that says it, too.
 
     Args:
         error: that a cell died of.
@@ -61,7 +66,7 @@ def recognise(error: BaseException | None, *, was_refused: bool) -> Refusal | No
     for each in _chain(error):
         found = _recognised(each, was_refused=was_refused)
         if found is not None:
-            return found
+            return each, found
     return None
 
 
@@ -73,13 +78,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         if each is not None:
             seen += 1
             yield each
-            waiting += [cause.__get__(each) for cause in _CAUSES]
+            waiting += _related(each)
+
+
+def _related(error: BaseException) -> list[BaseException | None]:
+    cause, context, is_hidden = (_OF[name].__get__(error) for name in _RELATED)
+    inside = _EXCEPTIONS.__get__(error) if issubclass(type(error), BaseExceptionGroup) else ()
+    return [cause, None if is_hidden else context, *inside]
 
 
 def _recognised(error: BaseException, *, was_refused: bool) -> Refusal | None:
     kind = type(error)
     arguments = _ARGUMENTS.__get__(error)
-    text = next((each for each in arguments if type(each) is str), "")
+    text = next((each for each in arguments if type(each) is str), "")[:_MOST_TEXT]
     framework = _framework(kind, text, arguments, was_refused=was_refused)
     if framework is None:
         return None
@@ -96,9 +107,9 @@ def _recognised(error: BaseException, *, was_refused: bool) -> Refusal | None:
 
 def _framework(kind: type, text: str, arguments: tuple[object, ...], *, was_refused: bool) -> str | None:
     """Whose exception it is; None when it is not about device memory."""
-    classes = {(reading.module_name(base), reading.type_name(base)) for base in reading.mro(kind)}
+    classes = [_name(base) for base in reading.mro(kind)]
     for framework, module, name in _CLASSES:
-        if (module, name) in classes:
+        if f"{module}.{name}" in classes:
             return framework
     for framework, words in _TEXTS:
         if words in text:
@@ -119,7 +130,7 @@ def _name(kind: type) -> str:
     """``torch.OutOfMemoryError``; only the name for a built-in one."""
     module = reading.module_name(kind)
     name = reading.type_name(kind)
-    return name if module in ("builtins", "__main__") or type(module) is not str else f"{module}.{name}"
+    return name if type(module) is not str or module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 def _size(pattern: re.Pattern[str], text: str) -> int | None:

@@ -107,10 +107,10 @@ def _step(path: Sequence[Any], cell_labels: Mapping[str, str]) -> _Step:
 
 def _dict_step(path: Sequence[Any]) -> _Step | None:
     parent, child = path[0], path[1]
-    for key, value in dict.items(parent):
+    for key, value in list(dict.items(parent)):  # at once: other threads may change it meanwhile
         if value is child:
             return _Step(f"[{key_words(key)}]", 1)
-    for key in dict.keys(parent):  # a subclass may iterate as it likes
+    for key in list(dict.keys(parent)):  # a subclass may iterate as it likes
         if key is child:
             return _Step("dict key", 1, is_code=False)
     return None
@@ -130,13 +130,13 @@ def _sequence_step(path: Sequence[Any]) -> _Step | None:
 def _index(sequence: Any, child: object) -> int | None:
     for kind in (list, tuple, collections.deque):
         if issubclass(type(sequence), kind):
-            return next((index for index, value in enumerate(kind.__iter__(sequence)) if value is child), None)
+            return next((index for index, value in enumerate(list(kind.__iter__(sequence))) if value is child), None)
     return None
 
 
 def _set_step(path: Sequence[Any]) -> _Step | None:
     kind = set if issubclass(type(path[0]), set) else frozenset
-    found = any(value is path[1] for value in kind.__iter__(path[0]))
+    found = any(value is path[1] for value in list(kind.__iter__(path[0])))
     return _Step("set element", 1, is_code=False) if found else None
 
 
@@ -177,7 +177,7 @@ def _is_torch_module(kind: type) -> bool:
 
 
 def _name_in(names: dict[Any, Any], child: object) -> str | None:
-    return next((key for key, value in dict.items(names) if value is child and type(key) is str), None)
+    return next((key for key, value in list(dict.items(names)) if value is child and type(key) is str), None)
 
 
 def _slot_name(value: object, child: object) -> str | None:
@@ -191,7 +191,7 @@ def _slot_name(value: object, child: object) -> str | None:
 def _read(descriptor: Any, value: object) -> object:
     try:
         return descriptor.__get__(value)
-    except AttributeError:  # an empty slot
+    except (AttributeError, TypeError):  # an empty slot, or one of another class that this one has as an attribute
         return None
 
 
@@ -218,7 +218,9 @@ def _function_step(path: Sequence[Any]) -> _Step | None:
         name = parent.__code__.co_freevars[_index(child, path[2]) or 0]
         return _Step(f"closure variable {name} of {function}", min(len(path) - 1, 3), is_code=False)
     if child is parent.__defaults__ and len(path) > 2:  # noqa: PLR2004
-        name = _default_names(parent)[_index(child, path[2]) or 0]
+        names = _default_names(parent)
+        place = (_index(child, path[2]) or 0) - (len(child) - len(names))  # there may be more values than arguments
+        name = names[place] if 0 <= place < len(names) else "?"
         return _Step(f"default argument {name} of {function}", 2, is_code=False)
     if child is parent.__kwdefaults__ and len(path) > 2:  # noqa: PLR2004
         name = _name_in(child, path[2]) or "?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,13 @@ class OutOfMemoryCards:
         problem, moment = self._moments.problem, self._moments.take(self._began_ns)
         try:
             found = explain(self._session, span, error, shell=self._shell, moment=moment, note=problem)
-        except (RuntimeError, KeyError):
-            return  # tracking was turned off in this cell
+        except (RuntimeError, KeyError) as why:
+            if self._session.state != "off":  # else it was turned off in this cell
+                print(f"The cell died for want of memory, perhaps, but what held it cannot be told: {why}")  # noqa: T201
+            return
+        except KeyboardInterrupt:
+            print("Interrupted: there is no card on why the cell died.")  # noqa: T201  (instead of it)
+            return
         if found is None:
             return
         self.latest = found
@@ -71,7 +77,10 @@ class OutOfMemoryCards:
 
     def _free(self, target: str) -> dict[str, str]:
         try:
-            done = free(self._session, [target], shell=self._shell)
+            words = target.split()
+            named = [word for before, word in itertools.pairwise(["", *words]) if before == "--variable"]
+            plain = [word for before, word in itertools.pairwise(["", *words]) if "--variable" not in (before, word)]
+            done = free(self._session, plain, variables=named, shell=self._shell)
         except (RuntimeError, CannotFreeError) as error:
             return {"text/plain": str(error)}
         return shown_release(done)._repr_mimebundle_()
@@ -90,7 +99,7 @@ class FreeButtons:
         self._row = ipywidgets.Box(self._buttons, layout={"flex_flow": "row wrap"})
 
     def _button(self, ipywidgets: Any, action: Action) -> Any:
-        target = action.command.removeprefix("%gpumem free ")
+        target = action.command.removeprefix("%gpumem free ")  # also several variables
         button = ipywidgets.Button(
             description=f"free {target} · {format_size(action.bytes)}",
             tooltip=f"{action.command}: {action.purpose}",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+WORDS = ("out", "traceback", "cycles", "cache", "all-safe")
+"""What can be let go of beside variables and single outputs."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Released:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpumem_magic.capture import forget
 from gpumem_magic.model.holders import HeldBy
-from gpumem_magic.model.release import Release, Released
+from gpumem_magic.model.release import WORDS, Release, Released
 from gpumem_magic.model.units import format_size
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from gpumem_magic.model.holders import Holder, Holders, Name
     from gpumem_magic.session import Session
 
-WORDS = ("out", "traceback", "cycles", "cache", "all-safe")
 _ALL_SAFE = ("traceback", "cycles", "cache")
 """What no later cell can miss, because no name of the notebook leads to it."""
 
 _OUTPUT = re.compile(r"Out\[(\d+)\]|_(\d+)")
 _NAMED = 200  # memories for which the names that keep them are looked for
+_NAMES = 64  # of each class, per memory
 _MOST_OTHERS = 3
 
 
@@ -95,6 +95,8 @@ def _target(word: str, shell: Any) -> Target:
     if word == "cache":
         return forget.Caches()
     known = forget.outputs(shell)
+    if word == "out" and shell is None:
+        raise CannotFreeError("There are no outputs here: this is no notebook.")
     if word == "out":
         return forget.Outputs("out", tuple(known), shell)
     numbered = _OUTPUT.fullmatch(word)
@@ -126,36 +128,46 @@ def _variable(name: str, shell: Any) -> Target:
 class _Plan:
     """What each target is expected to give, the ones before it gone."""
 
-    bytes: dict[str, int]
-    remarks: dict[str, tuple[str, ...]]
+    bytes: dict[Target, int]
+    remarks: dict[Target, tuple[str, ...]]
 
     @classmethod
     def made(cls, session: Session, targets: Sequence[Target], shell: Any) -> _Plan:
         if all(isinstance(target, forget.Caches) for target in targets):
             return cls({}, {})
         so_far = [functools.partial(_any_keeps, targets[: place + 1]) for place in range(len(targets))]
-        found = session.holders(shell, named=_NAMED, freed_if=so_far)
+        found = session.holders(shell, named=_NAMED, names_each=_NAMES, freed_if=so_far)
         _refuse_to_lose(targets, found)
-        sizes, remarks, before = dict[str, int](), dict[str, tuple[str, ...]](), 0
+        sizes: dict[Target, int] = {}
+        remarks: dict[Target, tuple[str, ...]] = {}
+        before, lost = 0, 0
         for target, freed in zip(targets, found.freed, strict=True):
-            sizes[target.name] = freed.bytes - before
-            remarks[target.name] = tuple(_others(target, targets, found))
-            before = freed.bytes
+            sizes[target] = freed.bytes - before
+            remarks[target] = (*_others(target, targets, found), *_lost(freed.lost_bytes - lost))
+            before, lost = freed.bytes, freed.lost_bytes
         garbage = (each.bytes for each in found.holders if each.held_by is HeldBy.GARBAGE and each.frameworks)
-        return cls(sizes | {forget.Cycles.name: sum(garbage)}, remarks)
+        cycles = sum(garbage)
+        sizes |= {target: cycles for target in targets if isinstance(target, forget.Cycles)}
+        return cls(sizes, remarks)
 
     def predicted(self, target: Target, session: Session) -> Released:
         if isinstance(target, forget.Caches):
             return Released(target=target.name, predicted_bytes=session.ledger().returnable_bytes, is_cache=True)
         return Released(
             target=target.name,
-            predicted_bytes=self.bytes[target.name],
-            remarks=self.remarks[target.name],
+            predicted_bytes=self.bytes[target],
+            remarks=self.remarks[target],
         )
 
 
 def _any_keeps(targets: Sequence[Target], label: str, held_by: HeldBy) -> bool:
     return any(target.keeps(label, held_by) for target in targets)
+
+
+def _lost(size: int) -> list[str]:
+    if not size:
+        return []
+    return [f"{format_size(size)} that were allocated by hand lose their last address: nobody can free them then."]
 
 
 def _refuse_to_lose(targets: Sequence[Target], found: Holders) -> None:
@@ -208,9 +220,9 @@ def _released(session: Session, target: Target, plan: _Plan) -> Released:
             is_cache=True,
             remarks=tuple(remarks),
         )
-    remarks = [*plan.remarks[target.name], *target.let_go()]
+    remarks = [*plan.remarks[target], *target.let_go()]
     after = session.ledger()
-    predicted = plan.bytes[target.name]
+    predicted = plan.bytes[target]
     if _freed(before, after) < predicted and not isinstance(target, forget.Cycles):
         gc.collect()  # what was let go of refers to itself, as the frames of a traceback do to their exception
         after = session.ledger()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpumem_magic.analysis.frames import NO_FRAME, frame_place, is_user, notebook_labels, shown_frames, where
-from gpumem_magic.analysis.out_of_memory import Evidence, out_of_memory, refused_call
+from gpumem_magic.analysis.out_of_memory import Evidence, failing_device, out_of_memory, refused_call
 from gpumem_magic.capture.forget import LastTraceback, Outputs, outputs
 from gpumem_magic.capture.refusals import raising_frames, recognise
 
@@ -47,9 +47,17 @@ def explain(
     snapshot = session.snapshot(allocations=False)
     cell = snapshot.cell(span)
     call = refused_call(snapshot, cell)
-    refusal = recognise(error, was_refused=call is not None)
-    if refusal is None:
+    recognised = recognise(error, was_refused=call is not None)
+    if recognised is None:
         return None
+    error, refusal = recognised
+    del recognised  # a tuple of ours would count as one that holds the exception
+    if moment is not None and refusal.framework not in ("torch", ""):
+        moment = None  # an earlier failure, which was handled
+    if moment is not None and refusal.device not in (None, moment.device):
+        moment = None
+    if call is not None and refusal.device not in (None, call.device):
+        call = None
     labels = notebook_labels(snapshot)
     frames = _asking(shown_frames(raising_frames(error)))
     callers = [frame_place(frame, labels) for frame in frames if is_user(frame.filename)][1 : 1 + _CALLERS]
@@ -59,8 +67,13 @@ def explain(
     def goes_with_both(label: str, held_by: HeldBy) -> bool:
         return traceback.keeps(label, held_by) or results.keeps(label, held_by)
 
+    ledger = session.ledger()
+    device = failing_device(refusal, call, moment, ledger)
+    if device is None:
+        return None
     found = session.holders(
         shell,
+        device=device,
         named=_NAMED,
         freed_if=(traceback.keeps, goes_with_both),
         apart_from=traceback.keeps,
@@ -72,7 +85,8 @@ def explain(
             where=" ← ".join([where(frames, labels), *callers]) if frames else NO_FRAME,
             call=call,
             moment=moment,
-            ledger=session.ledger(),
+            ledger=ledger,
+            device=device,
             note=note,
             holders=found,
         )

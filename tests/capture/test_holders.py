@@ -536,3 +536,57 @@ def test_names_are_limited_but_counted(nb: Notebook) -> None:
     assert found.holders[0].names[0].name == "M"
     assert len(found.holders[0].names) == 3
     assert found.holders[0].name_count == 7
+
+
+def test_a_slot_of_another_class_as_an_attribute(nb: Notebook) -> None:
+    nb.run(
+        "class A:\n    __slots__ = ('a',)\nclass S:\n    __slots__ = ('q', '__dict__')\n    x = A.a\n"
+        "s = S()\ns.q = gpu()"
+    )
+    assert paths(nb.only()) == {"s": "s.q"}
+
+
+def test_more_default_values_than_arguments(nb: Notebook) -> None:
+    nb.run("def f(x): pass\nf.__defaults__ = (1, gpu())")
+    assert paths(nb.only()) == {"f": "f → default argument x of f"}
+
+
+def test_a_deque_that_another_thread_feeds(nb: Notebook) -> None:
+    nb.run("import collections\nfed = collections.deque(range(300_000))\nfed.append(gpu())")
+    stop = threading.Event()
+
+    def feed() -> None:
+        while not stop.is_set():
+            nb.names["fed"].appendleft(1)
+            nb.names["fed"].popleft()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        for _ in range(3):
+            (holder,) = nb.holders().holders
+            assert any(name.path.startswith("fed[") for name in holder.names)
+    finally:
+        stop.set()
+        feeder.join()
+
+
+def test_an_interrupt_at_any_place_leaves_the_collector_on(nb: Notebook) -> None:
+    nb.run("a = gpu()")
+    for place in range(1, 40, 3):
+        calls = 0
+
+        def interrupt(_frame: Any, _event: str, _argument: Any, place: int = place) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == place:
+                raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            nb.holders()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        assert gc.isenabled(), place

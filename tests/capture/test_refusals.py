@@ -6,10 +6,16 @@ import enum
 
 import pytest
 
-from gpumem_magic.capture.refusals import raising_frames, recognise
+from gpumem_magic.capture import refusals
+from gpumem_magic.capture.refusals import raising_frames
 from gpumem_magic.model.out_of_memory import Refusal
 
 GIB = 1 << 30
+
+
+def recognise(error: BaseException | None, *, was_refused: bool) -> Refusal | None:
+    found = refusals.recognise(error, was_refused=was_refused)
+    return None if found is None else found[1]
 
 
 def made(name: str, module: str, base: type[BaseException] = RuntimeError) -> type[BaseException]:
@@ -152,3 +158,17 @@ def test_where_it_was_raised() -> None:
     assert frames[1].function == "test_where_it_was_raised"
     assert frames[0].line == inner.__code__.co_firstlineno + 1
     assert raising_frames(None) == raising_frames(ValueError()) == ()
+
+
+def test_odd_classes_and_long_texts() -> None:
+    odd = type("OddError", (Exception,), {"__module__": []})
+    assert recognise(odd("x"), was_refused=False) is None
+    assert recognise(RuntimeError("CUDA out of memory" + "allocat" * 20_000), was_refused=False) is not None
+
+
+def test_groups_are_looked_into_and_hidden_contexts_are_not() -> None:
+    group = ExceptionGroup("two", [ValueError("a"), RuntimeError(JAX)])
+    assert recognise(group, was_refused=False) is not None
+    hidden = KeyError("config")
+    hidden.__context__, hidden.__suppress_context__ = RuntimeError(JAX), True
+    assert recognise(hidden, was_refused=False) is None

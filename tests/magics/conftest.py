@@ -78,6 +78,8 @@ def shell(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[I
     assert "gpumem" not in made.magics_manager.magics["cell"]
     assert threading.Thread.start is start
     assert set(threading.enumerate()) <= threads
+    made.user_ns.clear()  # a number that is left would be the address of another test's memory
+    made.user_ns_hidden.clear()
     InteractiveShell.clear_instance()
 
 

@@ -159,7 +159,7 @@ def test_blocks_count_and_not_what_the_pool_took(nb: Notebook, pool: PooledArray
     found = held(nb)
     assert report(nb).held_bytes == 100 * MIB
     assert (sizes(found), found.pools) == ({HeldBy.NOTEBOOK: 78}, ("pooled",))
-    assert "Of pooled the blocks in use count here" in text
+    assert "The rows below count what pooled took from the driver" in text
 
 
 def test_a_block_that_stays_in_an_old_segment_is_found(nb: Notebook, pool: PooledArrays) -> None:

@@ -276,3 +276,29 @@ def test_a_part_of_a_variable_in_quotes(arrays: Notebook) -> None:
     assert "is a part of 'd'" in arrays.run("%gpumem free d['x']", fails=True)
     assert "1.00 MiB in 1 piece" in arrays.run("%gpumem who d['x']")
     assert "No closing quotation" in arrays.run("%gpumem who 'd", fails=True)
+
+
+def test_a_variable_called_like_an_output_is_left_alone(arrays: Notebook) -> None:
+    arrays.run("make(10)")
+    cell = arrays.result.execution_count
+    arrays.run(f"_{cell} = make(77)")
+    assert rows(arrays.run("%gpumem free out"))["out"][:2] == ["10.0 MiB", "10.0 MiB"]
+    assert f"_{cell}" in arrays.shell.user_ns
+    arrays.run(f"del _{cell}")
+
+
+def test_a_word_and_a_variable_of_that_name_at_once(arrays: Notebook) -> None:
+    arrays.run("out = make(20)")
+    arrays.run("make(30)")
+    text = arrays.run("%gpumem free out --variable out")
+    assert re.findall(r"^out +(\S+ MiB) +(\S+ MiB)", text, re.MULTILINE) == [
+        ("30.0 MiB", "30.0 MiB"),
+        ("20.0 MiB", "20.0 MiB"),
+    ]
+
+
+def test_raw_memory_that_an_exception_knows_alone_is_told(arrays: Notebook) -> None:
+    arrays.run(f"kept = []\ndef train():\n    pointer = alloc({30 * MIB})\n    kept.append(hex(int(pointer)))\n    1 / 0")
+    arrays.run("train()", fails=True)
+    assert "30.0 MiB that were allocated by hand lose their last address" in flat(arrays.run("%gpumem free traceback"))
+    arrays.run("free(int(kept[0], 16))")

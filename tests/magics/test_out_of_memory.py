@@ -157,3 +157,34 @@ def test_without_tracking_there_is_no_card(arrays: Notebook) -> None:
     assert TITLE not in arrays.run("make(40 * 1024)", fails=True)
     arrays.run("%gpumem on")
     assert TITLE not in arrays.run("%gpumem off\nmake(40 * 1024)", fails=True)
+
+
+def test_what_the_card_offers_can_be_typed(arrays: Notebook) -> None:
+    arrays.run("out = make(300)\nfirst = second = make(400)")
+    arrays.run("make(100)")
+    arrays.run("make(40 * 1024)", fails=True)
+    predicted = {action.command: action.bytes for action in card(arrays).actions}
+    assert predicted["%gpumem free --variable out"] == 300 << 20
+    pair = next(command for command in predicted if "first" in command)
+    assert pair == "%gpumem free first second"
+    freed = rows(arrays.run(pair))
+    assert freed["second"][1] == "400 MiB"
+    assert rows(arrays.run("%gpumem free --variable out"))["out"][1] == "300 MiB"
+
+
+def test_only_memory_of_the_full_gpu_counts(arrays: Notebook) -> None:
+    arrays.run("def train():\n    here = make(3 * 1024)\n    with numba_cuda.gpus[1]:\n        make(40 * 1024)")
+    arrays.run("train()", fails=True)
+    found = card(arrays)
+    assert found.device == 1
+    assert (found.pinned_bytes, found.keepers) == (0, ())
+    assert found.actions == ()
+
+
+def test_the_line_is_that_of_the_allocation(arrays: Notebook) -> None:
+    arrays.run(
+        "def inner():\n    return make(40 * 1024)\ndef outer():\n    try:\n        inner()\n"
+        "    except Exception as error:\n        raise RuntimeError('no') from error"
+    )
+    arrays.run("outer()", fails=True)
+    assert "inner" in card(arrays).where
