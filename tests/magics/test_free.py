@@ -298,7 +298,7 @@ def test_a_word_and_a_variable_of_that_name_at_once(arrays: Notebook) -> None:
 
 
 def test_raw_memory_that_an_exception_knows_alone_is_told(arrays: Notebook) -> None:
-    arrays.run(f"kept = []\ndef train():\n    pointer = alloc({30 * MIB})\n    kept.append(hex(int(pointer)))\n    1 / 0")
+    arrays.run(f"kept = []\ndef train():\n  pointer = alloc({30 * MIB})\n  kept.append(hex(int(pointer)))\n  1 / 0")
     arrays.run("train()", fails=True)
     assert "30.0 MiB that were allocated by hand lose their last address" in flat(arrays.run("%gpumem free traceback"))
     arrays.run("free(int(kept[0], 16))")
