@@ -130,6 +130,12 @@ nb::object variables(const nb::handle& frame) {
   return nb::steal(list);
 }
 
+nb::object running() {
+  PyObject* list = running_code();
+  if (list == nullptr) throw nb::python_error();
+  return nb::steal(list);
+}
+
 nb::object instance_dict(const nb::handle& object) {
   PyObject* dict = PyObject_GenericGetDict(object.ptr(), nullptr);
   if (dict == nullptr && !PyErr_ExceptionMatches(PyExc_AttributeError)) throw nb::python_error();
@@ -142,6 +148,8 @@ nb::object instance_dict(const nb::handle& object) {
 void bind_graph(nb::module_& m) {
   m.def("frame_variables", variables, nb::arg("frame"), nb::sig("def frame_variables(frame: object) -> list"),
         "(name, value) of a frame's local, cell and free variables, without the dictionary that f_locals leaves.");
+  m.def("running_code", running, nb::sig("def running_code() -> list"),
+        "(code, line, globals, names or None, [(name, value), ...]) of every frame of every thread, innermost first.");
   m.def("instance_dict", instance_dict, nb::arg("object").none(),
         nb::sig("def instance_dict(object: object | None) -> dict | None"),
         "The dictionary of an object's attributes, whatever its class defines as __dict__; None when it has none.");

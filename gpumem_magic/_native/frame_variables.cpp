@@ -53,4 +53,46 @@ PyObject* frame_variables(PyFrameObject* frame) {
   return list;
 }
 
+namespace {
+
+bool append_frame(PyObject* list, PyFrameObject* frame) {
+  PyCodeObject* code = PyFrame_GetCode(frame);
+  PyObject* globals = PyFrame_GetGlobals(frame);
+  PyObject* names = (code->co_flags & CO_OPTIMIZED) != 0 ? Py_NewRef(Py_None) : PyFrame_GetLocals(frame);
+  PyObject* variables = frame_variables(frame);
+  bool good = globals != nullptr && names != nullptr && variables != nullptr;
+  PyObject* row =
+      good ? Py_BuildValue("(OiOOO)", code, PyFrame_GetLineNumber(frame), globals, names, variables) : nullptr;
+  good = row != nullptr && PyList_Append(list, row) == 0;
+  Py_XDECREF(row);
+  Py_XDECREF(variables);
+  Py_XDECREF(names);
+  Py_XDECREF(globals);
+  Py_DECREF(code);
+  return good;
+}
+
+}  // namespace
+
+PyObject* running_code() {
+  PyObject* list = PyList_New(0);
+  PyObject* ask = PySys_GetObject("_current_frames");  // borrowed
+  PyObject* innermost = list != nullptr && ask != nullptr ? PyObject_CallNoArgs(ask) : nullptr;
+  bool good = innermost != nullptr;
+  PyObject *thread = nullptr, *each = nullptr;
+  for (Py_ssize_t i = 0; good && PyDict_Next(innermost, &i, &thread, &each) != 0;) {
+    auto* frame = reinterpret_cast<PyFrameObject*>(Py_NewRef(each));
+    while (good && frame != nullptr) {
+      good = append_frame(list, frame);
+      PyFrameObject* back = PyFrame_GetBack(frame);
+      Py_DECREF(frame);
+      frame = back;
+    }
+    Py_XDECREF(frame);
+  }
+  Py_XDECREF(innermost);
+  if (!good) Py_CLEAR(list);
+  return list;
+}
+
 }  // namespace gpumem

@@ -13,7 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpumem_magic import _core
-from gpumem_magic.capture.roots import frame_label
+from gpumem_magic.capture.roots import code_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -308,7 +308,7 @@ def _frame_step(path: Sequence[Any], line: int, cell_labels: Mapping[str, str]) 
     parent, child = path[0], path[1]
     if type(child) is types.FrameType:
         return _Step("", 1)  # the caller: only the frame that holds the value is named
-    place = frame_label(parent, line, cell_labels)
+    place = code_label(parent.f_code, line, cell_labels)
     name, used = _variable(parent, path)
     return _Step(f"{place}, local {name}" if name else place, used, is_code=False)
 

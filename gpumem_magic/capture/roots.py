@@ -179,44 +179,25 @@ def is_ours(module_prefix: str) -> bool:
 
 
 def _frame_roots(labels: Mapping[str, str], namespaces: dict[int, Namespace]) -> Iterator[Root]:
-    for frame in _running_frames():
-        code = frame.f_code
-        place = frame_label(frame, frame.f_lineno or 0, labels)
-        for name, value in _core.frame_variables(frame):
-            yield Root(f"{place}, local {name}", HeldBy.RUNNING, value)
-        suffix = f" of {place}"
-        if type(frame.f_globals) is dict:
-            _add(namespaces, Namespace("global ", HeldBy.RUNNING, frame.f_globals, suffix))
-        if not code.co_flags & _OPTIMIZED and type(frame.f_locals) is dict:
-            _add(namespaces, Namespace("local ", HeldBy.RUNNING, frame.f_locals, suffix))
-
-
-_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: variables are not in a dictionary
-
-
-def _running_frames() -> list[types.FrameType]:
-    """The frames of all threads but our own and the shell's, innermost first.
+    """What the frames of all threads refer to, but our own frames and the shell's.
 
     What the frames that run a cell have of its result and its error, the shell keeps by better names.
-
-    No frame of ours may be left in a variable: a frame that refers to itself outlives its function, and with it
-    everything that it knows.
     """
-    found: list[types.FrameType] = []
-    for innermost in sys._current_frames().values():  # noqa: SLF001
-        frame: types.FrameType | None = innermost
-        while frame is not None:
-            filename = frame.f_code.co_filename
-            if not filename.startswith(_OURS) and not is_shell(filename):
-                found.append(frame)
-            frame = frame.f_back
-    del innermost
-    return found
+    for code, line, global_names, names, variables in _core.running_code():
+        if code.co_filename.startswith(_OURS) or is_shell(code.co_filename):
+            continue
+        place = code_label(code, line, labels)
+        for name, value in variables:
+            yield Root(f"{place}, local {name}", HeldBy.RUNNING, value)
+        suffix = f" of {place}"
+        if type(global_names) is dict:
+            _add(namespaces, Namespace("global ", HeldBy.RUNNING, global_names, suffix))
+        if type(names) is dict:
+            _add(namespaces, Namespace("local ", HeldBy.RUNNING, names, suffix))
 
 
-def frame_label(frame: types.FrameType, line: int, labels: Mapping[str, str]) -> str:
+def code_label(code: types.CodeType, line: int, labels: Mapping[str, str]) -> str:
     """``train_step() in In [3]:4``; only the place for code that is in no function."""
-    code = frame.f_code
     place = frame_place(Frame(filename=code.co_filename, function="", line=line), labels)
     function = code.co_qualname.rpartition("<locals>.")[2]
     return place if function == "<module>" else f"{function}() in {place}"
