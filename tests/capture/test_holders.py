@@ -521,12 +521,17 @@ def test_objects_may_come_and_go_meanwhile(nb: Notebook) -> None:
                 kept.clear()
 
     threads = [threading.Thread(target=churn) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    found = [nb.only() for _ in range(10)]
-    stop.set()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that generators go while their frames are looked at
+    try:
+        for thread in threads:
+            thread.start()
+        found = [nb.only() for _ in range(10)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
     assert {holder.names[0].path for holder in found} == {"model.w"}
 
 
